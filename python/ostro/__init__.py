@@ -1,0 +1,1 @@
+"""ostro runs Gemma 3 on the machine in front of you."""

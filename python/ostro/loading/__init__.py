@@ -1,0 +1,1 @@
+"""From files and hubs to a checkpoint with canonical names."""

@@ -1,0 +1,60 @@
+"""What every loader delivers, whatever the files were."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from ostro.loading.config import Gemma3Config
+    from ostro.ops.tensor import Tensor
+    from ostro.types import GenerationDefaults
+
+
+@dataclass(frozen=True, slots=True)
+class GgufVocabulary:
+    """The tokenizer as GGUF metadata has it; index = token id. token_types: ggml's 1 normal .. 6 byte."""
+
+    pieces: list[str]
+    scores: NDArray[np.float32]
+    token_types: NDArray[np.int32]
+    bos_id: int
+    eos_id: int
+    unknown_id: int
+    padding_id: int
+    add_bos: bool
+    add_space_prefix: bool
+
+
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A model as read from disk, under canonical names.
+
+    tensors: "embed_tokens.weight", "norm.weight", "lm_head.weight" (untied heads only) and
+        "layers.{i}." + "self_attn.q_proj.weight" | "self_attn.q_norm.weight" | "mlp.gate_proj.weight" |
+        "input_layernorm.weight" ... : Hugging Face's names without prefix.
+    norm_offset: what to add to every norm weight: 1.0 for Hugging Face files, 0.0 for GGUF, which stores 1 + w.
+    """
+
+    name: str
+    config: Gemma3Config
+    tensors: Mapping[str, Tensor]
+    norm_offset: float
+    tokenizer: Path | GgufVocabulary | None
+    chat_template: str | None
+    generation: GenerationDefaults
+
+
+class Progress(Protocol):
+    """Told about every downloaded or loaded part."""
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        """`done` of `total` bytes of `what`."""

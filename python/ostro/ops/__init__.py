@@ -1,0 +1,1 @@
+"""The fused operations, and their CPU implementation."""

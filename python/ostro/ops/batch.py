@@ -1,0 +1,36 @@
+"""One step's work: which tokens of which sequences go through the model together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+LayerKind = Literal["global", "local"]
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Rows of several sequences, concatenated; one row is one token.
+
+    token_ids, positions: int32 [n]. Rows of one sequence are consecutive, positions rise by 1.
+    row_starts: int32 [s + 1]; sequence i owns rows row_starts[i]:row_starts[i + 1].
+    key_ends: int32 [n]; a row sees keys at positions below key_ends[row] (its own position + 1 for text, the end
+        of the image run for an image row), and in local layers only those above position - window.
+    page_tables: for each layer kind int32 [s, pages]; entry j is the id of the page that holds positions
+        [64 j, 64 j + 64) of the sequence, or -1 where no row of this batch may look.
+    wanted: int32 [w], ascending rows whose logits are asked for.
+    """
+
+    token_ids: NDArray[np.int32]
+    positions: NDArray[np.int32]
+    row_starts: NDArray[np.int32]
+    key_ends: NDArray[np.int32]
+    page_tables: dict[LayerKind, NDArray[np.int32]]
+    wanted: NDArray[np.int32]
+
+    def __len__(self) -> int:
+        return len(self.token_ids)

@@ -1,0 +1,64 @@
+"""Number formats of weights, as data. Layouts: the GGUF specification and ggml's block structures."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ostro.errors import BadTensor
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """`block` weights of one row are stored in `bytes` bytes; `ggml_type` is the number used in GGUF files."""
+
+    name: str
+    ggml_type: int
+    block: int
+    bytes: int
+
+    def row_bytes(self, cols: int) -> int:
+        """Bytes of one row of `cols` weights; BadTensor when the row does not consist of whole blocks."""
+        if cols % self.block:
+            raise BadTensor(f"rows of {cols} weights cannot be stored as {self.name}: not a multiple of {self.block}")
+        return cols // self.block * self.bytes
+
+
+FORMATS: dict[str, Format] = {
+    fmt.name: fmt
+    for fmt in (
+        Format("F32", 0, 1, 4),
+        Format("F16", 1, 1, 2),
+        Format("Q4_0", 2, 32, 18),
+        Format("Q4_1", 3, 32, 20),
+        Format("Q5_0", 6, 32, 22),
+        Format("Q5_1", 7, 32, 24),
+        Format("Q8_0", 8, 32, 34),
+        Format("Q2_K", 10, 256, 84),
+        Format("Q3_K", 11, 256, 110),
+        Format("Q4_K", 12, 256, 144),
+        Format("Q5_K", 13, 256, 176),
+        Format("Q6_K", 14, 256, 210),
+        Format("BF16", 30, 1, 2),
+    )
+}
+BY_GGML_TYPE: dict[int, Format] = {fmt.ggml_type: fmt for fmt in FORMATS.values()}
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """A named weight as it lies in its file.
+
+    shape: outermost dimension first, as in Hugging Face checkpoints ([out, in] for a matrix).
+    data: uint8 [bytes], read-only, usually a view of the mapped file.
+    """
+
+    name: str
+    format: Format
+    shape: tuple[int, ...]
+    data: NDArray[np.uint8]
