@@ -6,12 +6,27 @@ What users write and read is in `requests.py` and `responses.py`.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from ostro.errors import OstroError
+
+
+class Vocabulary(Protocol):
+    """What the engine needs to know about tokens."""
+
+    @property
+    def vocab_size(self) -> int:
+        """Ids are below this number."""
+
+    def encode(self, text: str, *, control: bool) -> list[int]:
+        """Ids without `<bos>`; control: whether the literal texts of control tokens become those tokens."""
+
+    def token_bytes(self, token_id: int) -> bytes:
+        """What the token adds to a text, in UTF-8 (possibly part of a character); empty for control tokens."""
+
 
 FinishReason = Literal["stop", "length", "canceled", "error"]
 
