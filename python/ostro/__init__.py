@@ -1,1 +1,87 @@
-"""ostro runs Gemma 3 on the machine in front of you."""
+"""Gemma 3 on the machine in front of you: the public names."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ostro.errors import (
+    EngineError,
+    InvalidParameter,
+    ModelError,
+    OstroError,
+    Overloaded,
+    PromptTooLong,
+    RequestError,
+    UnsupportedField,
+)
+from ostro.isq_names import IsqType
+from ostro.requests import ChatCompletionRequest, CompletionRequest, ToolChoice
+from ostro.responses import (
+    ChatCompletionChunkResponse,
+    ChatCompletionResponse,
+    CompletionChunkResponse,
+    CompletionResponse,
+    Usage,
+)
+from ostro.runner import Runner
+from ostro.which import (
+    Architecture,
+    IsqOrganization,
+    ModelDType,
+    MultimodalArchitecture,
+    VisionArchitecture,
+    Which,
+)
+
+if TYPE_CHECKING:
+    from ostro.async_runner import AsyncRunner
+    from ostro.evaluation import Model, load_model
+
+    __version__: str
+
+__all__ = [
+    "Architecture",
+    "AsyncRunner",
+    "ChatCompletionChunkResponse",
+    "ChatCompletionRequest",
+    "ChatCompletionResponse",
+    "CompletionChunkResponse",
+    "CompletionRequest",
+    "CompletionResponse",
+    "EngineError",
+    "InvalidParameter",
+    "IsqOrganization",
+    "IsqType",
+    "Model",
+    "ModelDType",
+    "ModelError",
+    "MultimodalArchitecture",
+    "OstroError",
+    "Overloaded",
+    "PromptTooLong",
+    "RequestError",
+    "Runner",
+    "ToolChoice",
+    "UnsupportedField",
+    "Usage",
+    "VisionArchitecture",
+    "Which",
+    "load_model",
+]
+
+
+def __getattr__(name: str) -> Any:
+    # Read only when asked for: each of these takes longer to load than all of the above.
+    if name == "AsyncRunner":
+        from ostro.async_runner import AsyncRunner  # noqa: PLC0415
+
+        return AsyncRunner
+    if name in {"Model", "load_model"}:
+        from ostro import evaluation  # noqa: PLC0415
+
+        return getattr(evaluation, name)
+    if name == "__version__":
+        from importlib.metadata import version  # noqa: PLC0415
+
+        return version("ostro")
+    raise AttributeError(f"module 'ostro' has no attribute {name!r}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
@@ -32,8 +32,6 @@ class GgufVocabulary:
     add_space_prefix: bool
 
 
-
-
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
     """A model as read from disk, under canonical names.
@@ -41,7 +39,9 @@ class Checkpoint:
     tensors: "embed_tokens.weight", "norm.weight", "lm_head.weight" (untied heads only) and
         "layers.{i}." + "self_attn.q_proj.weight" | "self_attn.q_norm.weight" | "mlp.gate_proj.weight" |
         "input_layernorm.weight" ... : Hugging Face's names without prefix.
-    norm_offset: what to add to every norm weight: 1.0 for Hugging Face files, 0.0 for GGUF, which stores 1 + w.
+    vision_tensors: the image half, where the files have one: "vision." + the names of Hugging Face's SigLIP
+        tower, "projector.mm_input_projection_weight", "projector.mm_soft_emb_norm.weight".
+    norm_offset: what to add to every norm weight: 1.0 for Hugging Face files; 0.0 for GGUF, which has 1 + w.
     """
 
     name: str
@@ -51,6 +51,7 @@ class Checkpoint:
     tokenizer: Path | GgufVocabulary | None
     chat_template: str | None
     generation: GenerationDefaults
+    vision_tensors: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 class Progress(Protocol):

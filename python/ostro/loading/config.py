@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gemma3Config:
-    """The text model (spec: Gemma 3 technical report, section 2; field names as in Hugging Face's Gemma3TextConfig).
+    """The text model (Gemma 3 technical report, section 2); field names as in Hugging Face's Gemma3TextConfig.
 
     layer_kinds: one entry per layer. rope_factor: linear scaling of global layers only, 1.0 for none.
     attention_scale: query_pre_attn_scalar ** -0.5. context_length: positions that the model was trained for.

@@ -1,4 +1,14 @@
 //! Numeric kernels of ostro. Nothing here knows about Python, files or text.
 
+pub mod attention;
 pub mod formats;
+pub mod gelu;
 pub mod isa;
+pub mod kv;
+pub mod matmul;
+pub mod norm;
+pub mod regions;
+pub mod rope;
+pub mod select;
+mod simd;
+pub mod team;

@@ -1,0 +1,149 @@
+"""`ostro bench`: prefill and decode speed of a model on this machine."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ostro.cli.model import (
+    Compute,
+    GgufFile,
+    Isq,
+    ModelArgument,
+    ModelOption,
+    ModelSource,
+    Threads,
+    open_host,
+    runtime_config,
+)
+
+if TYPE_CHECKING:
+    from ostro.cli.measure import Rates
+    from ostro.cli.options import GlobalOptions
+    from ostro.host import ModelHost
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """One benchmark: speeds in tokens per second, times in seconds, sizes in bytes; None is "not measured".
+
+    load_seconds: the model alone. ready_seconds: from the start of the process until the model was ready.
+    """
+
+    version: str
+    model: str
+    cpu: str
+    isa: str
+    threads: int
+    compute: str
+    prompt_len: int
+    gen_len: int
+    depth: int
+    iterations: int
+    prefill: Rates | None
+    decode: Rates | None
+    load_seconds: float
+    ready_seconds: float | None
+    peak_rss: int | None
+
+    def lines(self) -> list[str]:
+        """The report for people."""
+        after = f" after {self.depth:,}" if self.depth else ""
+        rows = [(f"prefill {self.prompt_len:,} tokens{after}", self.prefill)]
+        rows += [(f"decode {self.gen_len:,} tokens{after}", self.decode)]
+        speeds = [
+            f"{what:<32}{rates.median:>10,.1f} tok/s   min {rates.min:,.1f}, max {rates.max:,.1f}"
+            for what, rates in rows
+            if rates is not None
+        ]
+        ready = (
+            ""
+            if self.ready_seconds is None
+            else f", ready {self.ready_seconds:.2f} s after the program started"
+        )
+        peak = "" if self.peak_rss is None else f", peak memory {self.peak_rss / 1e6:,.0f} MB"
+        return [
+            f"{self.model} on {self.cpu}: {self.isa}, {self.threads} thread{'s' * (self.threads != 1)}",
+            *speeds,
+            f"loaded in {self.load_seconds:.2f} s{ready}{peak}",
+        ]
+
+
+def bench(
+    ctx: typer.Context,
+    model: ModelArgument = None,
+    model_option: ModelOption = None,
+    file: GgufFile = None,
+    prompt_len: Annotated[int, typer.Option(min=0, help="Tokens to read; 0: do not measure.")] = 512,
+    gen_len: Annotated[int, typer.Option(min=0, help="Tokens to write; 0: do not measure.")] = 128,
+    depth: Annotated[int, typer.Option(min=0, help="Tokens that are already there.")] = 0,
+    iterations: Annotated[int, typer.Option(min=1, help="Measured runs of each.")] = 3,
+    warmup: Annotated[int, typer.Option(min=0, help="Runs before, not counted.")] = 1,
+    isq: Isq = None,
+    threads: Threads = 0,
+    compute: Compute = "auto",
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+) -> None:
+    """Measure tokens per second, with random tokens and nothing but the model at work."""
+    options: GlobalOptions = ctx.obj
+    options.refuse_page_form("bench")
+    source = ModelSource.of(model, model_option, file=file, tok_model_id=None, command="bench")
+    # One position more than is counted: the first token comes out of the prompt's step.
+    context = depth + max(prompt_len, gen_len) + 2
+    runtime = runtime_config(options, threads=threads, compute=compute, context=context, max_seqs=1)
+    started = time.perf_counter()
+    with open_host(source, runtime, options, isq=isq) as host:
+        load_seconds = time.perf_counter() - started
+        report = measure(host, prompt_len, gen_len, depth, iterations, warmup, load_seconds)
+    typer.echo(json.dumps(asdict(report)) if as_json else "\n".join(report.lines()))
+
+
+def measure(
+    host: ModelHost,
+    prompt_len: int,
+    gen_len: int,
+    depth: int,
+    iterations: int,
+    warmup: int,
+    load_seconds: float,
+) -> Report:
+    """Measure a model that nobody else uses; see `bench` for the numbers."""
+    from ostro.cli import machine
+    from ostro.cli.measure import Bench, Rates
+
+    ready_seconds = machine.seconds_since_start()
+    config = host.config
+    runs = Bench(
+        host.loop,
+        bos_id=config.bos_token_id,
+        vocab_size=min(config.vocab_size, config.image_token_id or config.vocab_size),
+    )
+    prefill, decode = [], []
+    # Taking turns spreads a disturbance from outside over both.
+    for _ in range(warmup + iterations):
+        if prompt_len:
+            prefill.append(runs.prefill(prompt_len, depth))
+        if gen_len:
+            decode.append(runs.decode(gen_len, depth))
+    hardware = host.describe()
+    return Report(
+        version=machine.ostro_version(),
+        model=host.name,
+        cpu=machine.cpu_name(),
+        isa=str(hardware["isa"]),
+        threads=int(hardware["threads"]),
+        compute=str(hardware["compute"]),
+        prompt_len=prompt_len,
+        gen_len=gen_len,
+        depth=depth,
+        iterations=iterations,
+        prefill=Rates.of(prefill[warmup:]) if prefill else None,
+        decode=Rates.of(decode[warmup:]) if decode else None,
+        load_seconds=load_seconds,
+        ready_seconds=ready_seconds,
+        peak_rss=machine.peak_rss(),
+    )

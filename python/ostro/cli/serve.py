@@ -1,0 +1,110 @@
+"""`ostro serve`: the OpenAI-compatible HTTP server."""
+
+from __future__ import annotations
+
+import errno
+import ipaddress
+import socket
+import sys
+from contextlib import suppress
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ostro.cli.model import (
+    Compute,
+    Context,
+    GgufFile,
+    Isq,
+    ModelArgument,
+    ModelOption,
+    ModelSource,
+    Threads,
+    TokenizerSource,
+    open_host,
+    runtime_config,
+)
+from ostro.errors import OstroError
+
+if TYPE_CHECKING:
+    from ostro.cli.options import GlobalOptions
+    from ostro.host import ModelHost
+
+LOCAL = "127.0.0.1"
+
+
+class AddressError(OstroError):
+    """The server cannot listen where it was told to."""
+
+
+def serve(
+    ctx: typer.Context,
+    model: ModelArgument = None,
+    model_option: ModelOption = None,
+    file: GgufFile = None,
+    tok_model_id: TokenizerSource = None,
+    port: Annotated[int, typer.Option("--port", "-p", min=0, max=65535, help="0: any free one.")] = 1234,
+    address: Annotated[
+        str, typer.Option("--host", help="Address to listen on; 0.0.0.0 is everybody.")
+    ] = LOCAL,
+    isq: Isq = None,
+    max_seqs: Annotated[int, typer.Option(min=1, help="Sequences in one step.")] = 32,
+    max_waiting: Annotated[
+        int, typer.Option(min=0, help="Sequences that may wait before 429 is the answer.")
+    ] = 1024,
+    threads: Threads = 0,
+    context: Context = None,
+    compute: Compute = "auto",
+) -> None:
+    """Serve a model over HTTP, as OpenAI's API does."""
+    options: GlobalOptions = ctx.obj
+    options.refuse_page_form("serve")
+    source = ModelSource.of(model, model_option, file=file, tok_model_id=tok_model_id, command="serve")
+    runtime = runtime_config(
+        options, threads=threads, context=context, compute=compute, max_seqs=max_seqs, max_waiting=max_waiting
+    )
+    check_address(address, port)
+    serve_host(open_host(source, runtime, options, isq=isq), address, port)
+
+
+def serve_host(host: ModelHost, address: str, port: int) -> None:
+    """Serve until interrupted; says where, and what it means if others can reach it."""
+    from ostro.server.app import serve as serve_http
+
+    with host:
+        if port:
+            shown = f"[{address}]" if ":" in address else address
+            print(
+                f"{host.name} answers at http://{shown}:{port}/v1, see also /docs. Ctrl-C stops it.",
+                flush=True,
+            )
+        with suppress(KeyboardInterrupt):  # Ctrl-C is how a server ends
+            serve_http(host, address, port)
+
+
+def check_address(address: str, port: int) -> None:
+    """AddressError if nobody could listen there; asked before the model is loaded, not after.
+
+    A note on stderr when other machines can reach the address.
+    """
+    try:
+        family, kind, protocol, _, target = socket.getaddrinfo(address, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind, protocol) as probe:
+            # As the server does: a port whose last connections are still closing is free.
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(target)
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise AddressError(
+                f"port {port} of {address} is in use: stop the program that has it, "
+                "or choose another with --port"
+            ) from None
+        if error.errno in {errno.EACCES, errno.EPERM}:
+            raise AddressError(
+                f"port {port} of {address} needs more rights: use --port 1024 or above"
+            ) from None
+        raise AddressError(f"cannot listen on {address}, port {port}: {error.strerror}") from None
+    if not ipaddress.ip_address(str(target[0]).partition("%")[0]).is_loopback:
+        print(
+            f"note: {address} can be reached from other machines, and there is no password", file=sys.stderr
+        )

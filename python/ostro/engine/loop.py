@@ -1,0 +1,182 @@
+"""The thread that owns an engine.
+
+Requests come in from any thread, events go out through sinks; between steps the thread does what was asked of
+it, and without work it sleeps.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import deque
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from ostro.errors import EngineError, Overloaded
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import TracebackType
+
+    from ostro.engine.engine import Engine, EngineStats
+    from ostro.engine.sequence import Sequence
+    from ostro.types import Event, Prompt, Sampling
+
+    Sink = Callable[[Event], None]
+
+_log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+
+class Ticket:
+    """A submitted request."""
+
+    def __init__(self, loop: EngineLoop, sequence_id: int) -> None:
+        self._loop = loop
+        self.sequence_id = sequence_id
+
+    def cancel(self) -> None:
+        """Ask for the end of the sequence: its pages are freed before the next step.
+
+        Its last event says "canceled". May be called from any thread, more than once, and after the end.
+        """
+        self._loop.cancel(self.sequence_id)
+
+
+class EngineLoop:
+    """Runs an engine in a daemon thread; the engine belongs to that thread from now on.
+
+    Sinks are called in the engine thread and should only pass events on; one that raises has its sequence
+    cancelled and hears no more.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._capacity = engine.config.max_seqs + engine.config.max_waiting
+        self._changed = threading.Condition()
+        self._inbox: deque[tuple[Callable[[], None], Future[Any] | None]] = deque()
+        self._live = 0
+        self._closed = False
+        self._sinks: dict[int, Sink] = {}
+        self._thread = threading.Thread(target=self._run, name="ostro-engine", daemon=True)
+        self._thread.start()
+
+    def submit(self, prompt: Prompt, sampling: Sampling, sink: Sink) -> Ticket:
+        """Start a sequence; events go to `sink` until one with a finish_reason, which is the last.
+
+        Raises in the caller: PromptTooLong, InvalidParameter, Overloaded, EngineError after close.
+        """
+        self._check_open()
+        sequence = self._engine.prepare(prompt, sampling)
+        with self._changed:
+            self._check_open()
+            if self._live >= self._capacity:
+                message = (
+                    f"{self._live:,} requests are running or waiting, limit {self._capacity:,}; try later"
+                )
+                raise Overloaded(message)
+            self._live += 1
+            self._post(lambda: self._admit(sequence, sink))
+        return Ticket(self, sequence.id)
+
+    def cancel(self, sequence_id: int) -> None:
+        """See Ticket.cancel."""
+        with self._changed:
+            if not self._closed:
+                self._post(lambda: self._engine.cancel(sequence_id))
+
+    def run_between_steps(self, function: Callable[[], T]) -> Future[T]:
+        """Call a function in the engine thread while no step runs; the future gets its result or exception.
+
+        Waiting for the future in the engine thread itself would wait forever.
+        """
+        future: Future[T] = Future()
+
+        def call() -> None:
+            if future.set_running_or_notify_cancel():
+                try:
+                    future.set_result(function())
+                except BaseException as error:  # belongs to whoever waits for the future
+                    future.set_exception(error)
+
+        with self._changed:
+            self._check_open()
+            self._post(call, future)
+        return future
+
+    def stats(self) -> EngineStats:
+        """A snapshot of the engine."""
+        return self._engine.stats()
+
+    def close(self) -> None:
+        """Cancel everything, functions that have not begun included, and wait for the thread to end."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify()
+        if threading.current_thread() is not self._thread:
+            self._thread.join()
+
+    def __enter__(self) -> EngineLoop:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise EngineError("the engine is closed")
+
+    def _post(self, command: Callable[[], None], future: Future[Any] | None = None) -> None:
+        self._inbox.append((command, future))
+        self._changed.notify()
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                while not (self._inbox or self._engine.has_work or self._closed):
+                    self._changed.wait()
+                commands, self._inbox = self._inbox, deque()
+                closed = self._closed
+            for command, future in commands:
+                if closed and future is not None:
+                    future.cancel()
+                    future.set_running_or_notify_cancel()
+                else:
+                    command()
+            if closed:
+                self._engine.cancel_all()
+            if self._engine.has_work:
+                self._step()
+            if closed and not self._engine.has_work:
+                return
+
+    def _admit(self, sequence: Sequence, sink: Sink) -> None:
+        self._sinks[sequence.id] = sink
+        self._engine.admit(sequence)
+
+    def _step(self) -> None:
+        try:
+            events = self._engine.step()
+        except BaseException as error:  # the thread must outlive any fault
+            _log.exception("the engine failed")
+            events = self._engine.fail_all(error)
+        for event in events:
+            self._deliver(event)
+
+    def _deliver(self, event: Event) -> None:
+        last = event.finish_reason is not None
+        sink = self._sinks.pop(event.sequence_id, None) if last else self._sinks.get(event.sequence_id)
+        if last:
+            with self._changed:
+                self._live -= 1
+        if sink is None:
+            return
+        try:
+            sink(event)
+        except BaseException:  # a reader's fault must not reach its neighbours
+            _log.exception("the sink of sequence %d failed", event.sequence_id)
+            self._sinks.pop(event.sequence_id, None)
+            self._engine.cancel(event.sequence_id)

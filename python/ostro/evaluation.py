@@ -1,0 +1,120 @@
+"""The evaluation door: logits and perplexity of a model, without sampling, batching or text templates."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ostro.errors import InvalidParameter, PromptTooLong, UnsupportedField
+from ostro.loading.open import open_checkpoint
+from ostro.models.gemma3 import Gemma3
+from ostro.ops.batch import Batch
+from ostro.ops.cpu import CpuOps
+from ostro.ops.protocol import PAGE_SIZE
+from ostro.prompt.tokenizer import load_tokenizer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+    from numpy.typing import ArrayLike, NDArray
+
+    from ostro.config import Compute
+    from ostro.loading.checkpoint import Checkpoint
+    from ostro.ops.batch import LayerKind
+    from ostro.ops.protocol import KvStore, Ops
+
+CHUNK = 256
+"""Tokens per forward pass: bounds the memory that logits of a long text take."""
+
+
+class Model:
+    """A loaded model that answers "how probable is this text?".
+
+    Not thread-safe. For generating text use `ostro.Runner`.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, ops: Ops) -> None:
+        self.config = checkpoint.config
+        self._checkpoint = checkpoint
+        self._ops = ops
+        self._model = Gemma3.load(checkpoint, ops)
+
+    def logits(
+        self, input_ids: ArrayLike, pixel_values: ArrayLike | None = None, *, last: int | None = None
+    ) -> NDArray[np.float32]:
+        """Logits [n, V] after each of the n token ids (`<bos>` is not added); `last`: of the last rows only.
+
+        Raises InvalidParameter for ids outside the vocabulary, PromptTooLong beyond the context length.
+        """
+        if pixel_values is not None:
+            raise UnsupportedField("this model reads text only", param="pixel_values")
+        ids = self._checked(input_ids)
+        first = 0 if last is None else max(0, len(ids) - last)
+        parts = [logits for _, logits in self._forward(ids, first)]
+        return np.concatenate(parts) if len(parts) > 1 else parts[0]
+
+    def perplexity(self, text: str) -> float:
+        """exp of the mean negative log-likelihood of the text's tokens, each given `<bos>` and all before it."""
+        if self._checkpoint.tokenizer is None:
+            raise UnsupportedField("this checkpoint has no tokenizer: use logits()")
+        tokenizer = load_tokenizer(self._checkpoint.tokenizer)
+        ids = self._checked([self.config.bos_token_id, *tokenizer.encode(text, control=False)])
+        if len(ids) < 2:
+            raise InvalidParameter("the text is empty", param="text")
+        total = 0.0
+        for start, logits in self._forward(ids, 0):
+            targets = ids[start + 1 : start + 1 + len(logits)]
+            chosen = logits[np.arange(len(targets)), targets].astype(np.float64)
+            total += float(np.sum(self._ops.log_sum_exp(logits)[: len(targets)] - chosen))
+        return math.exp(total / (len(ids) - 1))
+
+    def _checked(self, input_ids: ArrayLike) -> NDArray[np.int32]:
+        ids = np.asarray(input_ids)
+        if ids.ndim != 1 or len(ids) == 0 or not np.issubdtype(ids.dtype, np.integer):
+            raise InvalidParameter("expected a non-empty list of token ids", param="input_ids")
+        if ids.min() < 0 or ids.max() >= self.config.vocab_size:
+            raise InvalidParameter(f"token ids must be in [0, {self.config.vocab_size})", param="input_ids")
+        if len(ids) > self.config.context_length:
+            raise PromptTooLong(f"{len(ids):,} tokens, limit {self.config.context_length:,}")
+        return ids.astype(np.int32)
+
+    def _forward(self, ids: NDArray[np.int32], first: int) -> Iterator[tuple[int, NDArray[np.float32]]]:
+        """Chunk by chunk: (position of the first row, logits of the chunk's rows from position `first` on)."""
+        stores = self._model.kv_stores(self._ops)
+        for store in stores.values():
+            store.reserve(math.ceil(len(ids) / PAGE_SIZE))
+        for start in range(0, len(ids), CHUNK):
+            end = min(start + CHUNK, len(ids))
+            logits = self._model.forward(_single(ids, start, end, first, stores), stores, self._ops)
+            if end > first:
+                yield max(start, first), logits
+
+
+def _single(
+    ids: NDArray[np.int32], start: int, end: int, first: int, stores: Mapping[LayerKind, KvStore]
+) -> Batch:
+    """Rows start:end of a sequence that owns the pages 0, 1, 2 ... of every store."""
+    positions = np.arange(start, end, dtype=np.int32)
+    table = np.arange(math.ceil(end / PAGE_SIZE), dtype=np.int32)[None]
+    return Batch(
+        token_ids=ids[start:end],
+        positions=positions,
+        row_starts=np.array([0, end - start], np.int32),
+        key_ends=positions + np.int32(1),
+        page_tables=dict.fromkeys(stores, table),
+        wanted=np.arange(max(first - start, 0), end - start, dtype=np.int32),
+    )
+
+
+def load_model(path_or_id: str | Path, isq: str | None = None, compute: Compute = "auto") -> Model:
+    """Load a GGUF file, a Hugging Face folder or a hub id for evaluation.
+
+    isq: quantize while loading. compute: "auto" as `Runner` computes; "f32" leaves activations and KV in float32.
+    Raises ModelError for files that cannot be used.
+    """
+    if isq is not None:
+        raise UnsupportedField("quantization while loading is not available yet", param="isq")
+    return Model(open_checkpoint(path_or_id), CpuOps(compute=compute))

@@ -1,0 +1,306 @@
+"""One loaded model, ready to answer: what Runner, AsyncRunner, the HTTP server and the command line share."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+import weakref
+from functools import partial
+from typing import TYPE_CHECKING, Any, Protocol
+
+from ostro.answers import ChatAnswer, CompletionAnswer
+from ostro.errors import BadConfig, InvalidParameter, UnknownModel, UnsupportedField
+from ostro.isq_names import isq_name
+from ostro.truncation import keep_tail
+from ostro.which import Which
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from pathlib import Path
+    from types import TracebackType
+
+    from ostro.answers import Answer, Ticket, TokenTexts
+    from ostro.config import RuntimeConfig
+    from ostro.loading.checkpoint import Checkpoint, Progress
+    from ostro.loading.config import Gemma3Config
+    from ostro.requests import ChatCompletionRequest, CompletionRequest, Messages
+    from ostro.streams import Deliver
+    from ostro.types import Event, GenerationDefaults, Prompt, Sampling, Vocabulary
+
+    class HostTokenizer(Vocabulary, TokenTexts, Protocol):
+        """What a host needs of a tokenizer; see `ostro.prompt.tokenizer.Tokenizer`."""
+
+        def token_bytes(self, token_id: int) -> bytes:
+            """See `Vocabulary`."""
+
+        def decode(self, ids: Sequence[int], *, skip_special: bool = True) -> str:
+            """The text of `ids`, with or without the literal texts of control tokens."""
+
+
+class PromptSource(Protocol):
+    """Makes prompts; see `ostro.prompt.build.PromptBuilder`."""
+
+    def chat(self, messages: Messages) -> Prompt:
+        """A conversation, ready for the assistant's turn."""
+
+    def completion(self, prompt: str | Sequence[int]) -> Prompt:
+        """A raw text or ids, with `<bos>` in front."""
+
+
+class SequenceLoop(Protocol):
+    """Generates; see `ostro.engine.loop.EngineLoop`."""
+
+    def submit(self, prompt: Prompt, sampling: Sampling, sink: Callable[[Event], None]) -> Ticket:
+        """Queue a sequence; `sink` is called in the engine's thread. PromptTooLong, Overloaded."""
+
+    def close(self) -> None:
+        """End all sequences and the thread."""
+
+
+ARCHITECTURE = "gemma3"
+DEFAULT_NAME = "default"
+
+
+class ModelHost:
+    """A model under its name, with everything between a request and its tokens. Any thread may call it.
+
+    context_length: longest sequence in tokens. hardware: what the kernels run on, for logs and records.
+    """
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        config: Gemma3Config,
+        tokenizer: HostTokenizer,
+        prompts: PromptSource,
+        defaults: GenerationDefaults,
+        loop: SequenceLoop,
+        context_length: int,
+        hardware: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.name = name
+        self.config = config
+        self.tokenizer = tokenizer
+        self.prompts = prompts
+        self.defaults = defaults
+        self.loop = loop
+        self.context_length = context_length
+        self.created = int(time.time())
+        self._hardware = dict(hardware or {})
+        # Also when the host is dropped, and before the interpreter freezes the engine's thread at its end.
+        self._end = weakref.finalize(self, loop.close)
+
+    @classmethod
+    def load(
+        cls,
+        which: Which | str | Path,
+        runtime: RuntimeConfig,
+        *,
+        in_situ_quant: str | int | None = None,
+        chat_template: str | None = None,
+        token_source: str = "cache",
+        progress: Progress | None = None,
+    ) -> ModelHost:
+        """Read the files and start the engine.
+
+        chat_template: Jinja text instead of the model's own template.
+        token_source: where a hub token comes from, `literal:<v> | env:<v> | path:<v> | cache | none`.
+        Errors: ModelError for the files; InvalidParameter or UnsupportedField for the arguments.
+        """
+        source = Which.of(which).source()
+        if in_situ_quant is not None:
+            raise UnsupportedField(
+                f"in_situ_quant {isq_name(in_situ_quant)} is not offered by this version of ostro; "
+                "leave it out, or load a GGUF file that is already quantized",
+                param="in_situ_quant",
+            )
+        # Imported here: `import ostro` stays quick, and the kernels load only when a model does.
+        from ostro.engine.engine import Engine  # noqa: PLC0415
+        from ostro.engine.loop import EngineLoop  # noqa: PLC0415
+        from ostro.loading.open import open_checkpoint  # noqa: PLC0415
+        from ostro.models.gemma3 import Gemma3  # noqa: PLC0415
+        from ostro.ops.cpu import CpuOps  # noqa: PLC0415
+        from ostro.prompt.build import PromptBuilder  # noqa: PLC0415
+        from ostro.prompt.tokenizer import load_tokenizer  # noqa: PLC0415
+
+        checkpoint = open_checkpoint(
+            source.model,
+            gguf_file=source.gguf_file,
+            tokenizer_json=source.tokenizer_json,
+            tok_model_id=source.tok_model_id,
+            revision=source.revision,
+            token_source=token_source,
+            cache_dir=source.cache_dir,
+            progress=progress,
+        )
+        if checkpoint.tokenizer is None:
+            raise BadConfig(
+                f"{checkpoint.name} has no tokenizer: put tokenizer.json beside it, "
+                "or name one with tokenizer_json"
+            )
+        config = checkpoint.config
+        ops = CpuOps(runtime.threads, runtime.isa, runtime.compute)
+        tokenizer = load_tokenizer(checkpoint.tokenizer)
+        stop_ids = _stop_ids(checkpoint, tokenizer.id_of)
+        engine = Engine(
+            Gemma3.load(checkpoint, ops),
+            ops,
+            tokenizer,
+            runtime,
+            stop_ids=stop_ids,
+            banned_ids=_banned_ids(tokenizer, config.vocab_size, stop_ids),
+            context_length=config.context_length,
+        )
+        return cls(
+            name=checkpoint.name,
+            config=config,
+            tokenizer=tokenizer,
+            prompts=PromptBuilder(
+                tokenizer,
+                chat_template=chat_template or checkpoint.chat_template,
+                bos_id=config.bos_token_id,
+                vocab_size=config.vocab_size,
+            ),
+            defaults=checkpoint.generation,
+            context_length=engine.stats().longest,
+            loop=EngineLoop(engine),
+            hardware=ops.describe(),
+        )
+
+    def start_chat(self, request: ChatCompletionRequest, deliver: Deliver) -> ChatAnswer:
+        """Submit a conversation; `deliver` gets the events that the answer is to be fed with.
+
+        Errors: RequestError; nothing runs then.
+        """
+        request.check()
+        sampling = request.to_sampling(self.defaults, vocab_size=self.config.vocab_size)
+        prompt = self._fitted(self.prompts.chat(request.messages), sampling, request.truncate_sequence)
+        answer = ChatAnswer(
+            self.name,
+            self.tokenizer,
+            sequences=request.n_choices,
+            prompt_tokens=len(prompt.token_ids),
+            with_logprobs=sampling.logprobs is not None,
+        )
+        self._submit(answer, [prompt] * request.n_choices, sampling, request.n_choices, deliver)
+        return answer
+
+    def start_completion(self, request: CompletionRequest, deliver: Deliver) -> CompletionAnswer:
+        """Submit one or several texts to be continued; see `start_chat`."""
+        request.check()
+        with_logprobs = request.logprobs is not None
+        sampling = request.to_sampling(self.defaults, vocab_size=self.config.vocab_size)
+        drawn = request.drawn()
+        if drawn > request.n_choices and not with_logprobs:
+            sampling = dataclasses.replace(sampling, logprobs=0)  # needed to tell the best
+        asked = request.prompts()
+        prompts = [
+            self._fitted(self.prompts.completion(prompt), sampling, request.truncate_sequence)
+            for prompt in asked
+        ]
+        answer = CompletionAnswer(
+            self.name,
+            self.tokenizer,
+            echoes=[self._text_of(prompt) if request.echo_prompt else "" for prompt in asked],
+            drawn=drawn,
+            kept=request.n_choices,
+            prompt_tokens=sum(len(prompt.token_ids) for prompt in prompts),
+            with_logprobs=with_logprobs,
+        )
+        self._submit(answer, [prompt for prompt in prompts for _ in range(drawn)], sampling, drawn, deliver)
+        return answer
+
+    def tokenize(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
+        """Ids of a raw text (control tokens in it are parsed), with `<bos>` in front if asked for."""
+        if not isinstance(text, str):
+            raise InvalidParameter(f"text must be a string, got {type(text).__name__}", param="text")
+        if add_special_tokens:
+            return list(self.prompts.completion(text).token_ids)
+        return self.tokenizer.encode(text, control=True)
+
+    def detokenize(self, tokens: Iterable[int], *, skip_special_tokens: bool = True) -> str:
+        """The text of token ids; without control tokens if asked for."""
+        ids = list(tokens)
+        for index, token_id in enumerate(ids):
+            valid = isinstance(token_id, int) and not isinstance(token_id, bool)
+            if not valid or not 0 <= token_id < self.tokenizer.vocab_size:
+                raise InvalidParameter(
+                    f"tokens[{index}] must be an id below {self.tokenizer.vocab_size}, got {token_id!r}",
+                    param=f"tokens[{index}]",
+                )
+        return self.tokenizer.decode(ids, skip_special=skip_special_tokens)
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close` was called."""
+        return not self._end.alive
+
+    @property
+    def names(self) -> list[str]:
+        """What the model may be called: "default", its id, the id's last part, the architecture."""
+        short = self.name.rstrip("/").rsplit("/", 1)[-1]
+        return list(
+            dict.fromkeys([DEFAULT_NAME, self.name, short, short.removesuffix(".gguf"), ARCHITECTURE])
+        )
+
+    def check_name(self, model: str) -> None:
+        """UnknownModel, saying what is here, unless `model` is one of `names`."""
+        if model not in self.names:
+            here = ", ".join(repr(name) for name in self.names)
+            raise UnknownModel(f"the model {model!r} is not loaded here; loaded is {here}", param="model")
+
+    def describe(self) -> dict[str, Any]:
+        """What the kernels run on: instruction set, threads, number formats."""
+        return dict(self._hardware)
+
+    def close(self) -> None:
+        """End all sequences and free the engine; without effect the second time."""
+        self._end()
+
+    def __enter__(self) -> ModelHost:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _fitted(self, prompt: Prompt, sampling: Sampling, truncate: bool) -> Prompt:
+        return keep_tail(prompt, self.context_length, sampling.max_tokens) if truncate else prompt
+
+    def _text_of(self, prompt: str | Sequence[int]) -> str:
+        return prompt if isinstance(prompt, str) else self.tokenizer.decode(prompt)
+
+    def _submit(
+        self,
+        answer: Answer[Any, Any],
+        prompts: Sequence[Prompt],
+        sampling: Sampling,
+        per_prompt: int,
+        deliver: Deliver,
+    ) -> None:
+        """One sequence per entry of prompts; sequences of the same prompt get different seeds."""
+        try:
+            for index, prompt in enumerate(prompts):
+                own = sampling
+                if sampling.seed is not None and index % per_prompt:
+                    own = dataclasses.replace(sampling, seed=(sampling.seed + index % per_prompt) % 2**64)
+                answer.tickets.append(self.loop.submit(prompt, own, partial(deliver, index)))
+        except BaseException:
+            answer.cancel()
+            raise
+
+
+def _stop_ids(checkpoint: Checkpoint, id_of: Callable[[str], int | None]) -> tuple[int, ...]:
+    """Ids that end an answer: whatever any of the files says, and the end of a turn."""
+    by_text = (id_of(text) for text in ("<eos>", "<end_of_turn>"))
+    said = (*checkpoint.config.eos_token_ids, *checkpoint.generation.eos_token_ids, *by_text)
+    return tuple(sorted({token_id for token_id in said if token_id is not None}))
+
+
+def _banned_ids(tokenizer: Any, rows: int, stop_ids: Sequence[int]) -> list[int]:
+    """Ids that must never be generated: other control tokens and rows of the table beyond the vocabulary."""
+    stops = set(stop_ids)
+    control = [i for i in range(tokenizer.vocab_size) if tokenizer.is_control(i) and i not in stops]
+    return control + list(range(tokenizer.vocab_size, rows))

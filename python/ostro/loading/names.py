@@ -1,0 +1,180 @@
+"""The only place where tensors are renamed: every layout's names to the canonical ones.
+
+Canonical are Hugging Face's names without prefix ("layers.3.mlp.up_proj.weight"). The image half has two
+prefixes: "vision." for the tower ("vision.encoder.layers.0.layer_norm1.bias") and "projector.".
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from ostro.errors import MissingTensor, UnknownTensor
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+_GGUF_LAYER = {
+    "attn_norm": "input_layernorm",
+    "attn_q": "self_attn.q_proj",
+    "attn_k": "self_attn.k_proj",
+    "attn_v": "self_attn.v_proj",
+    "attn_q_norm": "self_attn.q_norm",
+    "attn_k_norm": "self_attn.k_norm",
+    "attn_output": "self_attn.o_proj",
+    "post_attention_norm": "post_attention_layernorm",
+    "ffn_norm": "pre_feedforward_layernorm",
+    "ffn_gate": "mlp.gate_proj",
+    "ffn_up": "mlp.up_proj",
+    "ffn_down": "mlp.down_proj",
+    "post_ffw_norm": "post_feedforward_layernorm",
+}
+_GGUF_TOP = {"token_embd": "embed_tokens", "output_norm": "norm", "output": "lm_head"}
+
+# Files with both halves in one, as Ollama writes them.
+_COMBINED_LAYER = {
+    "layer_norm1": "layer_norm1",
+    "layer_norm2": "layer_norm2",
+    "attn_q": "self_attn.q_proj",
+    "attn_k": "self_attn.k_proj",
+    "attn_v": "self_attn.v_proj",
+    "attn_output": "self_attn.out_proj",
+    "mlp.fc1": "mlp.fc1",
+    "mlp.fc2": "mlp.fc2",
+}
+_COMBINED_TOP = {
+    "v.patch_embedding.weight": "vision.embeddings.patch_embedding.weight",
+    "v.patch_embedding.bias": "vision.embeddings.patch_embedding.bias",
+    "v.position_embedding.weight": "vision.embeddings.position_embedding.weight",
+    "v.post_layernorm.weight": "vision.post_layernorm.weight",
+    "v.post_layernorm.bias": "vision.post_layernorm.bias",
+    "mm.mm_soft_emb_norm.weight": "projector.mm_soft_emb_norm.weight",
+    "mm.mm_input_projection.weight": "projector.mm_input_projection_weight",
+}
+
+_TEXT_PREFIXES = ("model.language_model.", "language_model.model.", "language_model.", "model.", "")
+_VISION_PREFIXES = (
+    "model.vision_tower.vision_model.",
+    "vision_tower.vision_model.",
+    "model.vision_tower.",
+    "vision_tower.",
+)
+_PROJECTOR_PREFIXES = ("model.multi_modal_projector.", "multi_modal_projector.")
+_HEADS = ("lm_head.weight", "language_model.lm_head.weight")
+_TEXT_PROBE = "embed_tokens.weight"
+_VISION_PROBE = "embeddings.patch_embedding.weight"
+
+_BUFFERS = re.compile(r"(^|\.)(rotary_emb(_local)?\.(\w+_)?inv_freq|embeddings\.position_ids)$")
+"""Saved by some writers, computed from the configuration by every reader."""
+_VISION_HEAD = "head."
+"""The tower's attention pooling: Gemma 3 does not use it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Renaming:
+    """Canonical name -> the file's own name, for both halves; a name in neither is to be ignored.
+
+    text_prefix: what Hugging Face files put before text names; None for GGUF files.
+    """
+
+    text_prefix: str | None
+    text: dict[str, str] = field(default_factory=dict)
+    vision: dict[str, str] = field(default_factory=dict)
+
+    def own_name(self, canonical: str) -> str:
+        """What the file would call a text tensor, whether it has it or not."""
+        if canonical == "lm_head.weight" and self.text_prefix is not None:
+            return canonical
+        return _gguf_own_name(canonical) if self.text_prefix is None else self.text_prefix + canonical
+
+
+def _gguf_own_name(canonical: str) -> str:
+    stem = canonical.removesuffix(".weight")
+    for own, renamed in _GGUF_TOP.items():
+        if stem == renamed:
+            return f"{own}.weight"
+    _, layer, suffix = stem.split(".", 2)
+    return next(f"blk.{layer}.{own}.weight" for own, renamed in _GGUF_LAYER.items() if renamed == suffix)
+
+
+def from_gguf(names: Iterable[str], source: str) -> Renaming:
+    """Rename a GGUF file's tensors; UnknownTensor for names that Gemma 3 has no place for."""
+    result = Renaming(text_prefix=None)
+    leftovers = []
+    for name in names:
+        text, vision = _gguf_text_name(name), _combined_vision_name(name)
+        if text is not None:
+            result.text[text] = name
+        elif vision is not None:
+            result.vision[vision] = name
+        else:
+            leftovers.append(name)
+    _refuse(leftovers, source)
+    return result
+
+
+def _gguf_text_name(name: str) -> str | None:
+    if match := re.fullmatch(r"blk\.(0|[1-9]\d{0,5})\.(\w+)\.weight", name, re.ASCII):
+        suffix = _GGUF_LAYER.get(match[2])
+        return None if suffix is None else f"layers.{match[1]}.{suffix}.weight"
+    top = _GGUF_TOP.get(name.removesuffix(".weight")) if name.endswith(".weight") else None
+    return None if top is None else f"{top}.weight"
+
+
+def _combined_vision_name(name: str) -> str | None:
+    if match := re.fullmatch(r"v\.blk\.(0|[1-9]\d{0,5})\.([\w.]+)\.(weight|bias)", name, re.ASCII):
+        suffix = _COMBINED_LAYER.get(match[2])
+        return None if suffix is None else f"vision.encoder.layers.{match[1]}.{suffix}.{match[3]}"
+    return _COMBINED_TOP.get(name)
+
+
+def from_hugging_face(names: Iterable[str], source: str, *, tied: bool) -> Renaming:
+    """Rename the tensors of a Hugging Face checkpoint, in whichever of its prefix layouts.
+
+    tied: whether the output head is the embedding table; a stored head is ignored then.
+    MissingTensor when no layout has an embedding table, UnknownTensor for names without a place.
+    """
+    names = [name for name in names if not _BUFFERS.search(name)]
+    known = set(names)
+    text_prefix = _probe(known, _TEXT_PREFIXES, _TEXT_PROBE)
+    if text_prefix is None:
+        raise MissingTensor(
+            f"{source}: no tensor {_TEXT_PROBE!r} under any prefix that Gemma 3 checkpoints use"
+        )
+    vision_prefix = _probe(known, _VISION_PREFIXES, _VISION_PROBE)
+    projector_prefix = _probe(known, _PROJECTOR_PREFIXES, "mm_input_projection_weight")
+    result = Renaming(text_prefix)
+    leftovers = []
+    for name in names:
+        if name in _HEADS:
+            if tied:
+                continue
+            table, canonical = result.text, "lm_head.weight"
+        elif vision_prefix is not None and name.startswith(vision_prefix):
+            table, canonical = result.vision, "vision." + name.removeprefix(vision_prefix)
+            if canonical.startswith("vision." + _VISION_HEAD):
+                continue
+        elif projector_prefix is not None and name.startswith(projector_prefix):
+            table, canonical = result.vision, "projector." + name.removeprefix(projector_prefix)
+        elif name.startswith(text_prefix):
+            table, canonical = result.text, name.removeprefix(text_prefix)
+        else:
+            leftovers.append(name)
+            continue
+        if canonical in table:
+            leftovers.append(name)
+        table[canonical] = name
+    _refuse(leftovers, source)
+    return result
+
+
+def _probe(names: set[str], prefixes: tuple[str, ...], probe: str) -> str | None:
+    return next((prefix for prefix in prefixes if prefix + probe in names), None)
+
+
+def _refuse(leftovers: list[str], source: str) -> None:
+    if leftovers:
+        shown = ", ".join(repr(name[:80]) for name in leftovers[:5])
+        more = f" and {len(leftovers) - 5} more" if len(leftovers) > 5 else ""
+        raise UnknownTensor(f"{source}: Gemma 3 has no place for {shown}{more}")

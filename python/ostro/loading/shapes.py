@@ -1,0 +1,67 @@
+"""Whether a checkpoint's text tensors are the ones that its configuration asks for."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ostro.errors import BadTensor, MissingTensor, UnknownTensor
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from ostro.loading.config import Gemma3Config
+    from ostro.loading.names import Renaming
+    from ostro.ops.tensor import Tensor
+
+
+def expected_shapes(config: Gemma3Config) -> dict[str, tuple[int, ...]]:
+    """Canonical name -> shape, outermost dimension first, of every tensor of the text model."""
+    hidden, inner, head = config.hidden_size, config.intermediate_size, config.head_dim
+    queries, keys = config.num_attention_heads * head, config.num_key_value_heads * head
+    layer: dict[str, tuple[int, ...]] = {
+        "self_attn.q_proj": (queries, hidden),
+        "self_attn.k_proj": (keys, hidden),
+        "self_attn.v_proj": (keys, hidden),
+        "self_attn.o_proj": (hidden, queries),
+        "self_attn.q_norm": (head,),
+        "self_attn.k_norm": (head,),
+        "mlp.gate_proj": (inner, hidden),
+        "mlp.up_proj": (inner, hidden),
+        "mlp.down_proj": (hidden, inner),
+        "input_layernorm": (hidden,),
+        "post_attention_layernorm": (hidden,),
+        "pre_feedforward_layernorm": (hidden,),
+        "post_feedforward_layernorm": (hidden,),
+    }
+    table = (config.vocab_size, hidden)
+    shapes: dict[str, tuple[int, ...]] = {"embed_tokens.weight": table, "norm.weight": (hidden,)}
+    for index in range(len(config.layer_kinds)):
+        shapes.update({f"layers.{index}.{name}.weight": shape for name, shape in layer.items()})
+    if not config.tie_word_embeddings:
+        shapes["lm_head.weight"] = table
+    return shapes
+
+
+def check_text_tensors(
+    tensors: Mapping[str, Tensor], config: Gemma3Config, renaming: Renaming, source: str
+) -> None:
+    """Raise MissingTensor, UnknownTensor or BadTensor unless `tensors` is just what `config` needs.
+
+    tensors: by canonical names. renaming: tells what the file would call a missing one.
+    """
+    expected = expected_shapes(config)
+    for name, shape in expected.items():
+        tensor = tensors.get(name)
+        if tensor is None:
+            own = renaming.own_name(name)
+            raise MissingTensor(f"{source}: the checkpoint lacks tensor {own!r} of shape {list(shape)}")
+        if tensor.shape != shape:
+            raise BadTensor(
+                f"{source}: tensor {tensor.name!r} has shape {list(tensor.shape)}; "
+                f"the configuration asks for {list(shape)}"
+            )
+    for name, tensor in tensors.items():
+        if name not in expected:
+            raise UnknownTensor(
+                f"{source}: Gemma 3 with {len(config.layer_kinds)} layers has no place for {tensor.name!r}"
+            )

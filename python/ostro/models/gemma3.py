@@ -1,0 +1,159 @@
+"""Gemma 3's text model: forward pass and weights.
+
+Source: Gemma 3 technical report, section 2; Hugging Face's modeling_gemma3 for the details.
+Knows nothing about number formats, threads or devices (see ops/) nor about sequences and pages (see engine/).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ostro.ops.protocol import LayerCache, Norm
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import NDArray
+
+    from ostro.loading.checkpoint import Checkpoint
+    from ostro.loading.config import Gemma3Config
+    from ostro.ops.batch import Batch, LayerKind
+    from ostro.ops.protocol import KvStore, Matrix, Ops, Rows
+
+    RopeTables = Mapping[LayerKind, Rows]
+
+
+@dataclass(frozen=True, slots=True)
+class DecoderLayer:
+    """One block: sandwich norms, grouped-query attention with QK-norm, GeGLU."""
+
+    kind: LayerKind
+    index: int  # among the layers of its kind: where its keys and values live
+    window: int | None
+    scale: float
+    input_norm: Norm
+    qkv_proj: tuple[Matrix, Matrix, Matrix]
+    q_norm: Norm
+    k_norm: Norm
+    o_proj: Matrix
+    post_attention_norm: Norm
+    pre_feedforward_norm: Norm
+    gate_proj: Matrix
+    up_proj: Matrix
+    down_proj: Matrix
+    post_feedforward_norm: Norm
+
+    def forward(self, x: Rows, rope: Rows, batch: Batch, store: KvStore, ops: Ops) -> None:
+        """Add this block's two branches to the residual stream x [n, D], in place."""
+        cache = LayerCache(store, self.index, self.kind)
+        q = ops.qkv(x, self.input_norm, self.qkv_proj, self.q_norm, self.k_norm, rope, batch, cache)
+        a = ops.attend(q, batch, cache, self.scale, self.window)
+        ops.project_add(x, a, self.o_proj, self.post_attention_norm)
+        h = ops.gated_gelu(x, self.pre_feedforward_norm, self.gate_proj, self.up_proj)
+        ops.project_add(x, h, self.down_proj, self.post_feedforward_norm)
+
+
+@dataclass(frozen=True, slots=True)
+class Gemma3:
+    """The decoder with its tied embedding and head."""
+
+    config: Gemma3Config
+    embed_tokens: Matrix
+    layers: tuple[DecoderLayer, ...]
+    norm: Norm
+    lm_head: Matrix
+    inv_freq: Mapping[LayerKind, NDArray[np.float64]]
+
+    @property
+    def sliding_window(self) -> int | None:
+        """Positions that a local layer looks back on, its own included."""
+        return self.config.sliding_window
+
+    def kv_stores(self, ops: Ops) -> dict[LayerKind, KvStore]:
+        """Empty KV stores, one for each kind of layer that the model has."""
+        kinds = self.config.layer_kinds
+        return {
+            kind: ops.kv_store(kinds.count(kind), self.config.num_key_value_heads, self.config.head_dim)
+            for kind in dict.fromkeys(kinds)
+        }
+
+    def forward(self, batch: Batch, stores: Mapping[LayerKind, KvStore], ops: Ops) -> Rows:
+        """Run the batch, write its keys and values, and return logits [w, V] of its wanted rows."""
+        x = ops.embed(self.embed_tokens, batch.token_ids, math.sqrt(self.config.hidden_size))
+        rope: RopeTables = {kind: ops.rope(batch.positions, f) for kind, f in self.inv_freq.items()}
+        for layer in self.layers:
+            layer.forward(x, rope[layer.kind], batch, stores[layer.kind], ops)
+        logits = ops.head(x, batch.wanted, self.norm, self.lm_head)
+        cap = self.config.final_logit_softcap
+        return logits if cap is None else np.tanh(logits / cap) * np.float32(cap)
+
+    @classmethod
+    def load(cls, checkpoint: Checkpoint, ops: Ops) -> Gemma3:
+        """Adopt the checkpoint's weights as they are (names and shapes were checked when it was opened)."""
+        config = checkpoint.config
+        weights = _Weights(checkpoint, ops)
+        embed_tokens = weights.matrix("embed_tokens")
+        seen: dict[LayerKind, int] = {"global": 0, "local": 0}
+        layers = []
+        for i, kind in enumerate(config.layer_kinds):
+            layers.append(_layer(config, weights, f"layers.{i}.", kind, seen[kind]))
+            seen[kind] += 1
+        return cls(
+            config=config,
+            embed_tokens=embed_tokens,
+            layers=tuple(layers),
+            norm=weights.norm("norm"),
+            lm_head=embed_tokens if config.tie_word_embeddings else weights.matrix("lm_head"),
+            inv_freq={kind: _inv_freq(config, kind) for kind in dict.fromkeys(config.layer_kinds)},
+        )
+
+
+def _inv_freq(config: Gemma3Config, kind: LayerKind) -> NDArray[np.float64]:
+    """theta ** (-2 i / head_dim), [head_dim / 2]; linear scaling is for global layers alone."""
+    exponents = np.arange(0, config.head_dim, 2, dtype=np.float64) / config.head_dim
+    if kind == "global":
+        return config.rope_theta**-exponents / config.rope_factor
+    return config.rope_local_theta**-exponents
+
+
+def _layer(config: Gemma3Config, weights: _Weights, prefix: str, kind: LayerKind, index: int) -> DecoderLayer:
+    attention, mlp = prefix + "self_attn.", prefix + "mlp."
+    return DecoderLayer(
+        kind=kind,
+        index=index,
+        window=config.sliding_window if kind == "local" else None,
+        scale=config.attention_scale,
+        input_norm=weights.norm(prefix + "input_layernorm"),
+        qkv_proj=(
+            weights.matrix(attention + "q_proj"),
+            weights.matrix(attention + "k_proj"),
+            weights.matrix(attention + "v_proj"),
+        ),
+        q_norm=weights.norm(attention + "q_norm"),
+        k_norm=weights.norm(attention + "k_norm"),
+        o_proj=weights.matrix(attention + "o_proj"),
+        post_attention_norm=weights.norm(prefix + "post_attention_layernorm"),
+        pre_feedforward_norm=weights.norm(prefix + "pre_feedforward_layernorm"),
+        gate_proj=weights.matrix(mlp + "gate_proj"),
+        up_proj=weights.matrix(mlp + "up_proj"),
+        down_proj=weights.matrix(mlp + "down_proj"),
+        post_feedforward_norm=weights.norm(prefix + "post_feedforward_layernorm"),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Weights:
+    checkpoint: Checkpoint
+    ops: Ops
+
+    def matrix(self, name: str) -> Matrix:
+        return self.ops.matrix(self.checkpoint.tensors[name + ".weight"])
+
+    def norm(self, name: str) -> Norm:
+        # As in HF: 1 + w is formed in float32, whatever type w has.
+        weight = self.ops.vector(self.checkpoint.tensors[name + ".weight"])
+        return Norm(weight + np.float32(self.checkpoint.norm_offset), self.checkpoint.config.rms_norm_eps)

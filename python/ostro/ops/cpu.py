@@ -1,0 +1,147 @@
+"""The fused operations on the CPU: shapes and scratch here, arithmetic in `ostro._kernels`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ostro import _kernels
+from ostro.errors import BadTensor
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from ostro.config import Compute
+    from ostro.ops.batch import Batch
+    from ostro.ops.protocol import LayerCache, Norm, Rows
+    from ostro.ops.tensor import Tensor
+
+
+class CpuOps:
+    """Implements `ostro.ops.protocol.Ops`.
+
+    compute "auto": quantized weights meet activations that are quantized to int8 in blocks of 32, KV pages are
+    float16. compute "f32": activations stay float32, weights are dequantized on the fly, KV pages are float32.
+    """
+
+    def __init__(self, threads: int = 0, isa: str = "auto", compute: Compute = "auto") -> None:
+        self._team = _kernels.Team(threads, isa)
+        self._exact = compute == "f32"
+        self._kv_dtype = "f32" if self._exact else "f16"
+
+    def matrix(self, tensor: Tensor) -> _kernels.Matrix:
+        """See `Ops.matrix`."""
+        if len(tensor.shape) != 2:
+            raise BadTensor(f"{tensor.name}: expected a matrix, found shape {list(tensor.shape)}")
+        rows, cols = tensor.shape
+        try:
+            return _kernels.Matrix(tensor.data, tensor.format.name, rows, cols)
+        except ValueError as error:
+            raise BadTensor(f"{tensor.name}: {error}") from error
+
+    def vector(self, tensor: Tensor) -> Rows:
+        """See `Ops.vector`."""
+        if len(tensor.shape) != 1:
+            raise BadTensor(f"{tensor.name}: expected a vector, found shape {list(tensor.shape)}")
+        try:
+            return _kernels.Matrix(tensor.data, tensor.format.name, 1, tensor.shape[0]).dequantize(0, 1)[0]
+        except ValueError as error:
+            raise BadTensor(f"{tensor.name}: {error}") from error
+
+    def kv_store(self, layers: int, kv_heads: int, head_dim: int) -> _kernels.KvStore:
+        """See `Ops.kv_store`."""
+        return _kernels.KvStore(layers, kv_heads, head_dim, self._kv_dtype)
+
+    def rope(self, positions: NDArray[np.int32], inv_freq: NDArray[np.float64]) -> Rows:
+        """See `Ops.rope`."""
+        return _kernels.rope(self._team, positions, inv_freq)
+
+    def embed(self, table: _kernels.Matrix, token_ids: NDArray[np.int32], scale: float) -> Rows:
+        """See `Ops.embed`."""
+        out = np.empty((len(token_ids), table.cols), np.float32)
+        _kernels.embed(self._team, table, token_ids, scale, out)
+        return out
+
+    def qkv(
+        self,
+        x: Rows,
+        norm: Norm,
+        proj: tuple[_kernels.Matrix, _kernels.Matrix, _kernels.Matrix],
+        q_norm: Norm,
+        k_norm: Norm,
+        rope: Rows,
+        batch: Batch,
+        cache: LayerCache,
+    ) -> Rows:
+        """See `Ops.qkv`."""
+        q = np.empty((len(x), proj[0].rows), np.float32)
+        _kernels.qkv(
+            self._team,
+            x,
+            norm.weight,
+            norm.eps,
+            *proj,
+            q_norm.weight,
+            k_norm.weight,
+            rope,
+            batch.positions,
+            batch.row_starts,
+            batch.page_tables[cache.kind],
+            cache.store,
+            cache.index,
+            q,
+            self._exact,
+        )
+        return q
+
+    def attend(self, q: Rows, batch: Batch, cache: LayerCache, scale: float, window: int | None) -> Rows:
+        """See `Ops.attend`."""
+        out = np.empty_like(q)
+        _kernels.attend(
+            self._team,
+            q,
+            batch.positions,
+            batch.key_ends,
+            batch.row_starts,
+            batch.page_tables[cache.kind],
+            cache.store,
+            cache.index,
+            scale,
+            window or 0,
+            out,
+        )
+        return out
+
+    def project_add(self, x: Rows, h: Rows, proj: _kernels.Matrix, norm: Norm) -> None:
+        """See `Ops.project_add`."""
+        _kernels.project_add(self._team, x, h, proj, norm.weight, norm.eps, self._exact)
+
+    def gated_gelu(self, x: Rows, norm: Norm, gate: _kernels.Matrix, up: _kernels.Matrix) -> Rows:
+        """See `Ops.gated_gelu`."""
+        out = np.empty((len(x), gate.rows), np.float32)
+        _kernels.gated_gelu(self._team, x, norm.weight, norm.eps, gate, up, out, self._exact)
+        return out
+
+    def head(self, x: Rows, rows: NDArray[np.int32], norm: Norm, proj: _kernels.Matrix) -> Rows:
+        """See `Ops.head`."""
+        out = np.empty((len(rows), proj.rows), np.float32)
+        _kernels.head(self._team, x, rows, norm.weight, norm.eps, proj, out, self._exact)
+        return out
+
+    def top_k(self, logits: Rows, k: int) -> tuple[NDArray[np.int32], Rows]:
+        """See `Ops.top_k`."""
+        return _kernels.top_k(self._team, logits, k)
+
+    def log_sum_exp(self, logits: Rows) -> NDArray[np.float64]:
+        """See `Ops.log_sum_exp`."""
+        return _kernels.log_sum_exp(self._team, logits)
+
+    def describe(self) -> dict[str, Any]:
+        """See `Ops.describe`."""
+        return {
+            "isa": self._team.isa,
+            "threads": self._team.threads,
+            "compute": "f32" if self._exact else "auto",
+            "kv": self._kv_dtype,
+        }

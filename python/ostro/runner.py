@@ -1,0 +1,254 @@
+"""The Python API: mistral.rs's Runner over one loaded model."""
+
+from __future__ import annotations
+
+import logging
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from ostro.config import RuntimeConfig
+from ostro.errors import InvalidParameter, UnsupportedField
+from ostro.host import DEFAULT_NAME, ModelHost
+from ostro.isq_names import isq_name
+from ostro.sampling import integer
+from ostro.streams import Stream
+from ostro.template_source import read_chat_template
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+    from types import TracebackType
+
+    from typing_extensions import Self
+
+    from ostro.config import Compute
+    from ostro.loading.checkpoint import Progress
+    from ostro.requests import ChatCompletionRequest, CompletionRequest
+    from ostro.responses import (
+        ChatCompletionChunkResponse,
+        ChatCompletionResponse,
+        CompletionChunkResponse,
+        CompletionResponse,
+    )
+    from ostro.which import Which
+
+    ChatStream: TypeAlias = Stream[ChatCompletionChunkResponse, ChatCompletionResponse]
+    CompletionStream: TypeAlias = Stream[CompletionChunkResponse, CompletionResponse]
+
+logger = logging.getLogger("ostro")
+
+# Arguments of mistral.rs that tune what ostro does not have; given a value, they are named in one log line.
+_WITHOUT_EFFECT = frozenset(
+    {
+        "speculative_gamma",
+        "mtp_n_predict",
+        "num_device_layers",
+        "memory_goal",
+        "pa_gpu_mem",
+        "pa_gpu_mem_usage",
+        "pa_blk_size",
+        "pa_cache_type",
+        "no_paged_attn",
+        "paged_attn",
+        "no_bert_model",
+    }
+)
+_NOT_OFFERED = frozenset(
+    {
+        "which_draft",
+        "mtp_model",
+        "anymoe_config",
+        "enable_search",
+        "search_bert_model",
+        "search_embedding_model",
+        "search_callback",
+        "tool_callbacks",
+        "mcp_client_config",
+        "code_execution_config",
+        "shell_config",
+    }
+)
+
+
+class LoadedModel:
+    """What Runner and AsyncRunner have in common: loading, naming, closing."""
+
+    def __init__(
+        self,
+        which: Which | str | Path | None = None,
+        max_seqs: int = 16,
+        no_kv_cache: bool = False,
+        prefix_cache_n: int | None = 16,
+        token_source: str = "cache",
+        *,
+        chat_template: str | Path | None = None,
+        jinja_explicit: str | Path | None = None,
+        in_situ_quant: str | int | None = None,
+        seed: int | None = None,
+        prompt_batchsize: int | None = None,
+        pa_ctxt_len: int | None = None,
+        threads: int | None = None,
+        context_length: int | None = None,
+        compute: Compute = "auto",
+        max_waiting: int = 1024,
+        kv_bytes: int | None = None,
+        progress: Progress | None = None,
+        **others: Any,
+    ) -> None:
+        if which is None:
+            raise InvalidParameter(
+                "which: say what to load, for example Runner(Which.GGUF('folder', 'model.gguf')), "
+                "Runner(Which.Plain('google/gemma-3-1b-it')), or just Runner('model.gguf')",
+                param="which",
+            )
+        without_effect = {"no_kv_cache": no_kv_cache, "prefix_cache_n": prefix_cache_n != 16}
+        _judge(without_effect, others)
+        if compute not in ("auto", "f32"):
+            raise InvalidParameter(f"compute must be 'auto' or 'f32', got {compute!r}", param="compute")
+        template = jinja_explicit if jinja_explicit is not None else chat_template
+        wanted_context = context_length if context_length is not None else pa_ctxt_len
+        runtime = RuntimeConfig(
+            threads=integer("threads", threads, low=0) or 0,
+            compute=compute,
+            max_seqs=integer("max_seqs", max_seqs, low=1) or 1,
+            max_waiting=integer("max_waiting", max_waiting, low=0) or 0,
+            context_length=integer("context_length", wanted_context, low=2),
+            prefill_chunk=integer("prompt_batchsize", prompt_batchsize, low=1)
+            or RuntimeConfig().prefill_chunk,
+            kv_bytes=integer("kv_bytes", kv_bytes, low=1),
+            seed=integer("seed", seed, low=0, high=2**64 - 1),
+        )
+        self._host = ModelHost.load(
+            which,
+            runtime,
+            in_situ_quant=None if in_situ_quant is None else isq_name(in_situ_quant),
+            chat_template=None if template is None else read_chat_template(template),
+            token_source=token_source,
+            progress=progress,
+        )
+
+    @classmethod
+    def from_host(cls, host: ModelHost) -> Self:
+        """Over a model that is loaded already; closing the runner closes it."""
+        runner = cls.__new__(cls)
+        runner._host = host
+        return runner
+
+    @property
+    def host(self) -> ModelHost:
+        """The loaded model, for serving it over HTTP as well."""
+        return self._host
+
+    def max_sequence_length(self) -> int:
+        """Longest prompt plus answer, in tokens."""
+        return self._host.context_length
+
+    def list_models(self) -> list[str]:
+        """Ids of the loaded models: one."""
+        return [self._host.name]
+
+    def get_default_model_id(self) -> str:
+        """Id of the model that answers when none is named."""
+        return self._host.name
+
+    def is_model_loaded(self, model_id: str) -> bool:
+        """Whether requests may name this model."""
+        return not self._host.closed and model_id in self._host.names
+
+    def _close(self) -> None:
+        self._host.close()
+
+    def _named(self, model_id: str | None) -> ModelHost:
+        self._host.check_name(DEFAULT_NAME if model_id is None else model_id)
+        return self._host
+
+
+class Runner(LoadedModel):
+    """A loaded model that answers requests; many threads may share it and are batched together.
+
+    which: `Which.*`, a path or a hub id. max_seqs: sequences generated side by side; more wait for a place.
+    token_source: where a hub token comes from, `literal:<v> | env:<v> | path:<v> | cache | none`.
+    chat_template, jinja_explicit: Jinja text, or a .jinja or .json file, instead of the model's own template.
+    in_situ_quant: a number format's name or bits. seed: makes requests that bring no seed repeatable, too.
+    context_length (pa_ctxt_len): at most what the model was trained for. prompt_batchsize: tokens a step.
+    threads: None for all this process may use. compute: "f32" leaves activations and KV cache unquantized.
+    max_waiting: requests beyond it are refused with Overloaded. kv_bytes: ceiling of the KV cache.
+    Other arguments of mistral.rs are accepted: those that ask for what is not offered raise UnsupportedField
+    when set, those that tune what ostro does not have (no_paged_attn ...) are named in a log line.
+
+    Errors: ModelError when the model cannot be loaded; RequestError (a ValueError) for requests; EngineError.
+    """
+
+    def send_chat_completion_request(
+        self, request: ChatCompletionRequest, model_id: str | None = None
+    ) -> ChatCompletionResponse | ChatStream:
+        """The whole answer, or with `stream=True` an iterator over its chunks; dropping that cancels."""
+        stream = Stream(partial(self._named(model_id).start_chat, request))
+        if request.stream:
+            return stream
+        with stream:
+            return stream.response()
+
+    def send_completion_request(
+        self, request: CompletionRequest, model_id: str | None = None
+    ) -> CompletionResponse | CompletionStream:
+        """The whole answer, or with `stream=True` an iterator over its chunks; dropping that cancels."""
+        stream = Stream(partial(self._named(model_id).start_completion, request))
+        if request.stream:
+            return stream
+        with stream:
+            return stream.response()
+
+    def tokenize_text(
+        self,
+        text: str,
+        add_special_tokens: bool = True,
+        enable_thinking: bool | None = None,
+        model_id: str | None = None,
+    ) -> list[int]:
+        """Ids of a raw text, in which control tokens are parsed; add_special_tokens: `<bos>` in front."""
+        refuse_thinking(enable_thinking)
+        return self._named(model_id).tokenize(text, add_special_tokens=add_special_tokens)
+
+    def detokenize_text(
+        self, tokens: Iterable[int], skip_special_tokens: bool = True, model_id: str | None = None
+    ) -> str:
+        """The text of token ids, with or without the literal texts of control tokens."""
+        return self._named(model_id).detokenize(tokens, skip_special_tokens=skip_special_tokens)
+
+    def close(self) -> None:
+        """End running requests (finish_reason "canceled") and free the model."""
+        self._close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _judge(without_effect: dict[str, bool], others: dict[str, Any]) -> None:
+    """Refuse arguments that ask for what is not offered, or are none; log those without effect."""
+    ignored = [name for name, given in without_effect.items() if given]
+    for name, value in others.items():
+        if name in _WITHOUT_EFFECT:
+            if value not in (None, False):
+                ignored.append(name)
+        elif name not in _NOT_OFFERED:
+            raise TypeError(f"Runner got an unexpected argument {name!r}")
+        elif value not in (None, False, [], {}):
+            raise UnsupportedField(
+                f"{name} is not offered by this version of ostro; leave it out", param=name
+            )
+    if ignored:
+        logger.warning("without meaning here, ignored: %s", ", ".join(ignored))
+
+
+def refuse_thinking(enable_thinking: bool | None) -> None:
+    """UnsupportedField when it is wanted."""
+    if enable_thinking:
+        raise UnsupportedField(
+            "enable_thinking is not offered: Gemma 3 has no thinking mode", param="enable_thinking"
+        )

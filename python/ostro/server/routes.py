@@ -1,0 +1,165 @@
+"""The HTTP routes; each hands a request to the host and its answer to the client."""
+
+from __future__ import annotations
+
+import asyncio
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from fastapi import APIRouter
+from fastapi.responses import HTMLResponse, JSONResponse
+from starlette.requests import Request  # noqa: TC002 - FastAPI reads the annotations of routes
+from starlette.responses import Response  # noqa: TC002
+
+from ostro.async_streams import AsyncStream
+from ostro.errors import InvalidParameter
+from ostro.host import DEFAULT_NAME
+from ostro.server.docs_page import render_docs
+from ostro.server.failures import gone
+from ostro.server.limits import ClientGone, read_json_body, while_connected
+from ostro.server.schema import (
+    Body,
+    ChatBody,
+    CompletionBody,
+    DetokenizeBody,
+    GenerationBody,
+    TokenizeBody,
+    parse,
+)
+from ostro.server.sse import EventStream
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ostro.answers import Answer
+    from ostro.host import ModelHost
+    from ostro.responses import Response as Answered
+    from ostro.streams import Deliver
+
+BodyT = TypeVar("BodyT", bound=Body)
+
+PARSE_IN_THREAD_BYTES = 64 * 1024
+
+
+def build_router(host: ModelHost, *, max_body_bytes: int, keep_alive: float) -> APIRouter:
+    """All routes over one model."""
+    router = APIRouter()
+
+    async def read(kind: type[BodyT], request: Request) -> BodyT:
+        raw = await read_json_body(request, max_body_bytes)
+        if len(raw) < PARSE_IN_THREAD_BYTES:
+            return parse(kind, raw)
+        return await asyncio.to_thread(parse, kind, raw)
+
+    async def answer(
+        request: Request, body: GenerationBody, start: Callable[[Deliver], Answer[Any, Any]]
+    ) -> Response:
+        async def whole() -> Answered:
+            async with await AsyncStream.open(start) as stream:
+                response: Answered = await stream.response()
+                return response
+
+        if body.stream:
+            stream = await AsyncStream.open(start)
+            return EventStream(stream, include_usage=body.include_usage(), keep_alive=keep_alive)
+        try:
+            return JSONResponse((await while_connected(request, whole())).model_dump())
+        except ClientGone:
+            return gone()
+
+    @router.post("/v1/chat/completions", openapi_extra=_speaks(ChatBody, "ChatCompletionResponse"))
+    async def chat_completions(request: Request) -> Response:
+        """Answer a conversation."""
+        body = await read(ChatBody, request)
+        host.check_name(body.model or DEFAULT_NAME)
+        return await answer(request, body, partial(host.start_chat, body.to_request()))
+
+    @router.post("/v1/completions", openapi_extra=_speaks(CompletionBody, "CompletionResponse"))
+    async def completions(request: Request) -> Response:
+        """Continue one or several texts."""
+        body = await read(CompletionBody, request)
+        host.check_name(body.model or DEFAULT_NAME)
+        return await answer(request, body, partial(host.start_completion, body.to_request()))
+
+    @router.get("/v1/models")
+    async def models() -> Response:
+        """What is loaded."""
+        names = [DEFAULT_NAME, host.name]
+        return JSONResponse({"object": "list", "data": [_model_entry(host, name) for name in names]})
+
+    @router.get("/v1/models/{model:path}")
+    async def one_model(model: str) -> Response:
+        """One of the loaded models, under any of its names."""
+        host.check_name(model)
+        return JSONResponse(_model_entry(host, model))
+
+    @router.post("/tokenize", openapi_extra=_speaks(TokenizeBody))
+    async def tokenize(request: Request) -> Response:
+        """Token ids of a text or of messages."""
+        body = await read(TokenizeBody, request)
+        host.check_name(body.model or DEFAULT_NAME)
+        if (body.text is None) == (body.messages is None):
+            raise InvalidParameter("give either text or messages", param="text")
+        if body.text is not None:
+            work = partial(host.tokenize, body.text, add_special_tokens=body.add_special_tokens)
+        else:
+            work = partial(_chat_ids, host, body.messages)
+        tokens = await asyncio.to_thread(work)
+        return JSONResponse({"tokens": tokens, "count": len(tokens), "max_model_len": host.context_length})
+
+    @router.post("/detokenize", openapi_extra=_speaks(DetokenizeBody))
+    async def detokenize(request: Request) -> Response:
+        """The text of token ids."""
+        body = await read(DetokenizeBody, request)
+        host.check_name(body.model or DEFAULT_NAME)
+        text = await asyncio.to_thread(
+            host.detokenize, body.tokens, skip_special_tokens=body.skip_special_tokens
+        )
+        return JSONResponse({"text": text})
+
+    @router.get("/health")
+    async def health() -> Response:
+        """200 while requests are answered, else 503."""
+        if host.closed:
+            return JSONResponse({"status": "closed"}, 503)
+        return JSONResponse({"status": "ok", "model": host.name})
+
+    @router.get("/")
+    async def index() -> Response:
+        """Where things are."""
+        return JSONResponse(
+            {"name": "ostro", "model": host.name, "docs": "/docs", "openapi": "/openapi.json"}
+        )
+
+    @router.get("/docs", include_in_schema=False)
+    async def docs(request: Request) -> Response:
+        return HTMLResponse(render_docs(request.app.openapi()))
+
+    return router
+
+
+def _speaks(body: type[Body], response: str | None = None) -> dict[str, Any]:
+    """OpenAPI of a route that reads its body itself."""
+    spoken: dict[str, Any] = {"requestBody": {"required": True, "content": _json_of(body.__name__)}}
+    if response is not None:
+        spoken["responses"] = {"200": {"description": "The answer", "content": _json_of(response)}}
+    return spoken
+
+
+def _json_of(name: str) -> dict[str, Any]:
+    return {"application/json": {"schema": {"$ref": f"#/components/schemas/{name}"}}}
+
+
+def _model_entry(host: ModelHost, name: str) -> dict[str, Any]:
+    return {
+        "id": name,
+        "object": "model",
+        "created": host.created,
+        "owned_by": "local",
+        "root": host.name,
+        "max_model_len": host.context_length,
+    }
+
+
+def _chat_ids(host: ModelHost, messages: Any) -> list[int]:
+    return list(host.prompts.chat(messages).token_ids)

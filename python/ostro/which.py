@@ -1,0 +1,262 @@
+"""Which model a Runner loads, in mistral.rs's words.
+
+`Which.Plain`, `Which.GGUF`, `Which.VisionPlain` and `Which.MultimodalPlain` take every argument of both forms
+of that API; those that ask for something ostro does not offer raise UnsupportedField when set.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from pathlib import Path
+from typing import Any, ClassVar
+
+from ostro.errors import InvalidParameter, UnsupportedField
+
+FileNames = str | Sequence[str]
+
+
+class MultimodalArchitecture(Enum):
+    """Model families; ostro knows one."""
+
+    Gemma3 = "gemma3"
+
+
+VisionArchitecture = MultimodalArchitecture
+Architecture = MultimodalArchitecture
+
+
+class ModelDType(Enum):
+    """Accepted everywhere and without effect: weights keep the file's number format, sums are float32."""
+
+    Auto = "auto"
+    BF16 = "bf16"
+    F16 = "f16"
+    F32 = "f32"
+
+
+class IsqOrganization(Enum):
+    """Which layers in-situ quantization covers; MoQE is for mixtures of experts, which Gemma 3 is not."""
+
+    Default = "default"
+    MoQE = "moqe"
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointSource:
+    """Where the files are: the arguments of `ostro.loading.open.open_checkpoint`."""
+
+    model: str
+    gguf_file: str | None = None
+    tokenizer_json: Path | None = None
+    tok_model_id: str | None = None
+    revision: str | None = None
+    cache_dir: Path | None = None
+
+
+class Which:
+    """Base of the four ways to name a model; they are used as `Which.Plain(...)` and so on."""
+
+    Plain: ClassVar[type[Plain]]
+    GGUF: ClassVar[type[GGUF]]
+    VisionPlain: ClassVar[type[MultimodalPlain]]
+    MultimodalPlain: ClassVar[type[MultimodalPlain]]
+
+    def source(self) -> CheckpointSource:
+        """Where to load from."""
+        raise NotImplementedError
+
+    @staticmethod
+    def of(model: Which | str | Path) -> Which:
+        """`model` itself, or for a path (.gguf file, folder) or a hub id what loads that."""
+        if isinstance(model, Which):
+            return model
+        if not isinstance(model, (str, Path)):
+            raise InvalidParameter(
+                f"which must be a Which.*, a path or a hub id, got {type(model).__name__}", param="which"
+            )
+        return Plain(str(model))
+
+
+@dataclass(frozen=True)
+class Plain(Which):
+    """A Hugging Face folder or hub id, or a path to a GGUF file, used for text.
+
+    tokenizer_json: path of another tokenizer. hf_cache_path: where hub files are kept.
+    revision: branch, tag or commit on the hub (ostro only).
+    """
+
+    model_id: str
+    arch: Architecture | str | None = None
+    tokenizer_json: str | Path | None = None
+    topology: Any = None
+    organization: IsqOrganization | None = None
+    write_uqff: str | None = None
+    from_uqff: FileNames | None = None
+    dtype: ModelDType | str = ModelDType.Auto
+    auto_map_params: Any = None
+    calibration_file: str | None = None
+    imatrix: str | None = None
+    hf_cache_path: str | Path | None = None
+    matformer_config_path: str | None = field(default=None, kw_only=True)
+    matformer_slice_name: str | None = field(default=None, kw_only=True)
+    revision: str | None = field(default=None, kw_only=True)
+
+    def __post_init__(self) -> None:
+        _check(self, "model_id")
+
+    def source(self) -> CheckpointSource:
+        """Where to load from."""
+        return CheckpointSource(
+            str(self.model_id),
+            tokenizer_json=_path(self.tokenizer_json),
+            revision=self.revision,
+            cache_dir=_path(self.hf_cache_path),
+        )
+
+
+@dataclass(frozen=True)
+class MultimodalPlain(Which):
+    """A model that may see images, by mistral.rs's newer and older (`VisionPlain`) name; text only for now.
+
+    Arguments as in Plain. max_edge, encoder_cache_memory_bytes: accepted, without effect for Gemma 3's fixed
+    image size.
+    """
+
+    model_id: str
+    arch: MultimodalArchitecture | str | None = None
+    tokenizer_json: str | Path | None = None
+    topology: Any = None
+    from_uqff: FileNames | None = None
+    write_uqff: str | None = None
+    dtype: ModelDType | str = ModelDType.Auto
+    max_edge: int | None = None
+    auto_map_params: Any = None
+    calibration_file: str | None = None
+    imatrix: str | None = None
+    hf_cache_path: str | Path | None = None
+    matformer_config_path: str | None = field(default=None, kw_only=True)
+    matformer_slice_name: str | None = field(default=None, kw_only=True)
+    organization: IsqOrganization | None = field(default=None, kw_only=True)
+    encoder_cache_memory_bytes: int | None = field(default=None, kw_only=True)
+    revision: str | None = field(default=None, kw_only=True)
+
+    def __post_init__(self) -> None:
+        _check(self, "model_id")
+
+    def source(self) -> CheckpointSource:
+        """Where to load from."""
+        return CheckpointSource(
+            str(self.model_id),
+            tokenizer_json=_path(self.tokenizer_json),
+            revision=self.revision,
+            cache_dir=_path(self.hf_cache_path),
+        )
+
+
+@dataclass(frozen=True)
+class GGUF(Which):
+    """A GGUF file of a folder or hub id.
+
+    quantized_model_id: folder or hub id. quantized_filename: the file's name, or the names of a split file.
+    tok_model_id: folder or hub id whose tokenizer is used instead of the file's own.
+    max_adapters, max_rank, max_bytes: limits of adapters, which are not offered; accepted.
+    """
+
+    quantized_model_id: str
+    quantized_filename: FileNames
+    tok_model_id: str | None = None
+    topology: Any = None
+    dtype: ModelDType | str = ModelDType.Auto
+    auto_map_params: Any = None
+    tokenizer_json: str | Path | None = field(default=None, kw_only=True)
+    mmproj_filename: FileNames | None = field(default=None, kw_only=True)
+    organization: IsqOrganization | None = field(default=None, kw_only=True)
+    write_uqff: str | None = field(default=None, kw_only=True)
+    imatrix: str | None = field(default=None, kw_only=True)
+    calibration_file: str | None = field(default=None, kw_only=True)
+    max_edge: int | None = field(default=None, kw_only=True)
+    adapters: Sequence[Any] | None = field(default=None, kw_only=True)
+    max_adapters: int = field(default=16, kw_only=True)
+    max_rank: int = field(default=256, kw_only=True)
+    max_bytes: int = field(default=8 << 30, kw_only=True)
+    hf_cache_path: str | Path | None = field(default=None, kw_only=True)
+    encoder_cache_memory_bytes: int | None = field(default=None, kw_only=True)
+    revision: str | None = field(default=None, kw_only=True)
+
+    def __post_init__(self) -> None:
+        _check(self, "quantized_model_id")
+        self._file()
+
+    def source(self) -> CheckpointSource:
+        """Where to load from."""
+        return CheckpointSource(
+            str(self.quantized_model_id),
+            gguf_file=self._file(),
+            tokenizer_json=_path(self.tokenizer_json),
+            tok_model_id=self.tok_model_id,
+            revision=self.revision,
+            cache_dir=_path(self.hf_cache_path),
+        )
+
+    def _file(self) -> str:
+        """The file to open; a split file's first part stands for all of them."""
+        names = self.quantized_filename
+        files = [names] if isinstance(names, str) else list(names)
+        if not files or not all(isinstance(name, str) and name for name in files):
+            raise InvalidParameter(
+                "quantized_filename must name a file, or the parts of a split file",
+                param="quantized_filename",
+            )
+        parts = [re.fullmatch(r"(.+)-\d{5}-of-(\d{5}\.gguf)", name) for name in files]
+        if len(files) > 1 and (None in parts or len({part.groups() for part in parts if part}) > 1):
+            raise InvalidParameter(
+                "quantized_filename may name several files only if they are the parts of one split file "
+                f"(…-00001-of-00002.gguf), got {', '.join(files)}",
+                param="quantized_filename",
+            )
+        return min(files)
+
+
+Which.Plain = Plain
+Which.GGUF = GGUF
+Which.VisionPlain = MultimodalPlain
+Which.MultimodalPlain = MultimodalPlain
+
+_NOT_OFFERED = (
+    "topology",
+    "write_uqff",
+    "from_uqff",
+    "auto_map_params",
+    "calibration_file",
+    "imatrix",
+    "matformer_config_path",
+    "matformer_slice_name",
+    "mmproj_filename",
+    "adapters",
+)
+
+
+def _check(which: Which, model: str) -> None:
+    name = getattr(which, model)
+    if not isinstance(name, (str, Path)) or not str(name):
+        raise InvalidParameter(f"{model} must be a path or a hub id, got {name!r}", param=model)
+    arch = getattr(which, "arch", None)
+    if arch is not None and str(getattr(arch, "value", arch)).lower() != MultimodalArchitecture.Gemma3.value:
+        raise UnsupportedField(f"arch {arch} is not offered: ostro runs gemma3", param="arch")
+    dtype = getattr(which, "dtype", ModelDType.Auto)
+    if str(getattr(dtype, "value", dtype)).lower() not in {member.value for member in ModelDType}:
+        raise InvalidParameter(f"dtype must be one of auto, bf16, f16, f32, got {dtype!r}", param="dtype")
+    if getattr(which, "organization", None) not in (None, IsqOrganization.Default):
+        raise UnsupportedField("organization MoQE is for mixtures of experts only", param="organization")
+    for unsupported in _NOT_OFFERED:
+        if getattr(which, unsupported, None) not in (None, [], ()):
+            raise UnsupportedField(
+                f"{unsupported} is not offered by this version of ostro; leave it out", param=unsupported
+            )
+
+
+def _path(value: str | Path | None) -> Path | None:
+    return None if value is None else Path(value)

@@ -1,0 +1,137 @@
+//! Products of a weight matrix with rows of activations: `out[t, r] = sum over c of w[r, c] * x[t, c]`.
+//!
+//! # The contract
+//!
+//! The result for a row and a token is one fixed sequence of f32 operations. It does not depend on the instruction set,
+//! on how many tokens or rows a call has, or on threads: equal bits everywhere (any NaN equals any NaN).
+//!
+//! Eight partial sums start at +0 and end as `((p0+p4)+(p2+p6)) + ((p1+p5)+(p3+p7))`.
+//!
+//! *Int8, quantised formats.* Blocks of 32 columns, taken in order; block b belongs to partial sum b % 8:
+//! ```text
+//! isum = sum of codes * q          exact integers, sub-block scales folded in
+//! msum = sum of steps * half sums  exact integers, only for formats with an offset
+//! p = fma(isum as f32, scale * x.scale, p)
+//! p = fma(offset, x.scale * (msum as f32), p)
+//! ```
+//! with `codes`, `scale`, `steps` and `offset` as in [`crate::formats`], and q, `x.scale` and half sums as in
+//! [`Activations`].
+//!
+//! *Exact mode, and dense formats in both modes.* Rows are dequantised to f32 and padded with zeros to a multiple of 8
+//! columns; column c belongs to partial sum c % 8: `p = fma(w, x, p)`.
+
+mod activations;
+mod scalar;
+#[cfg(target_arch = "x86_64")]
+mod x86;
+
+use std::marker::PhantomData;
+use std::ops::Range;
+
+pub use activations::{Activations, Needs};
+
+use crate::formats::{Format, Weights};
+use crate::isa::Isa;
+
+/// Number of interleaved partial sums of a result.
+const LANES: usize = 8;
+
+/// How a product treats its activations.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// Quantised weights meet int8 activations; dense weights meet f32 activations.
+    Int8,
+    /// f32 activations for every format.
+    Exact,
+}
+
+impl Mode {
+    /// True when a product with weights of `format` reads int8 activations, false when it reads f32.
+    #[must_use]
+    pub fn is_int8(self, format: Format) -> bool {
+        self == Self::Int8 && !format.is_dense()
+    }
+}
+
+/// Where results go: the result of token t and weight row r is element `t * stride + offset + r`.
+pub struct OutView<'a> {
+    ptr: *mut f32,
+    len: usize,
+    stride: usize,
+    offset: usize,
+    owner: PhantomData<&'a mut [f32]>,
+}
+
+// SAFETY: a view is a mutable borrow of its elements (see `from_raw` for shared ones), and f32 is Send.
+unsafe impl Send for OutView<'_> {}
+
+impl<'a> OutView<'a> {
+    /// A view of a whole buffer.
+    pub fn new(out: &'a mut [f32], stride: usize, offset: usize) -> Self {
+        Self { ptr: out.as_mut_ptr(), len: out.len(), stride, offset, owner: PhantomData }
+    }
+
+    /// A view of a buffer that other threads write too, at other rows.
+    ///
+    /// # Safety
+    /// `ptr` is valid for writes of `len` elements for `'a`. While a product writes rows `r` through this view, nobody
+    /// else accesses the elements `t * stride + offset + r`.
+    #[must_use]
+    pub unsafe fn from_raw(ptr: *mut f32, len: usize, stride: usize, offset: usize) -> Self {
+        Self { ptr, len, stride, offset, owner: PhantomData }
+    }
+
+    fn fits(&self, tokens: usize, rows: &Range<usize>) -> bool {
+        tokens == 0 || rows.is_empty() || (tokens - 1) * self.stride + self.offset + rows.end <= self.len
+    }
+
+    /// Writes one result; `multiply` has checked that it fits.
+    fn set(&mut self, token: usize, row: usize, value: f32) {
+        let at = token * self.stride + self.offset + row;
+        debug_assert!(at < self.len);
+        // SAFETY: `multiply` checked with `fits` that the largest index is below len, and the constructor's contract
+        // gives this view the element.
+        unsafe { self.ptr.add(at).write(value) }
+    }
+}
+
+/// Working memory of products, kept by each thread and grown on demand.
+#[derive(Default)]
+pub struct Scratch {
+    scalar: scalar::Scratch,
+    #[cfg(target_arch = "x86_64")]
+    x86: x86::Scratch,
+}
+
+/// Multiplies the weight rows `rows` with every token of `x` and writes the results to `out`, on this thread.
+///
+/// # Panics
+/// When `rows` is not within the matrix, `x` has other columns or lacks the representation that
+/// [`Mode::is_int8`] names, `out` is too small, or the CPU lacks `isa`.
+pub fn multiply(
+    isa: Isa,
+    weights: &Weights<'_>,
+    rows: Range<usize>,
+    x: &Activations,
+    mode: Mode,
+    mut out: OutView<'_>,
+    scratch: &mut Scratch,
+) {
+    assert!(rows.end <= weights.rows(), "rows {rows:?} of a matrix of {} rows", weights.rows());
+    assert_eq!(x.cols(), weights.cols(), "activations and weights differ in columns");
+    assert!(out.fits(x.tokens(), &rows), "the output is too small");
+    if x.tokens() == 0 || rows.is_empty() {
+        return;
+    }
+    let int8 = mode.is_int8(weights.format());
+    match isa {
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx2 => x86::multiply(weights, rows, x, int8, &mut out, &mut scratch.x86),
+        _ => scalar::multiply(weights, rows, x, int8, &mut out, &mut scratch.scalar),
+    }
+}
+
+/// The end of every result: partial sums to one.
+fn reduce(p: [f32; LANES]) -> f32 {
+    ((p[0] + p[4]) + (p[2] + p[6])) + ((p[1] + p[5]) + (p[3] + p[7]))
+}

@@ -1,0 +1,151 @@
+//! The products in plain loops: the contract of the module, line by line.
+
+use std::ops::Range;
+
+use crate::formats::{BLOCK, Block, Weights};
+
+use super::activations::{Activations, Octet};
+use super::{LANES, OutView, reduce};
+
+/// A decoded weight row.
+#[derive(Default)]
+pub(super) struct Scratch {
+    blocks: Vec<Block>,
+    row: Vec<f32>,
+}
+
+pub(super) fn multiply(
+    weights: &Weights<'_>,
+    rows: Range<usize>,
+    x: &Activations,
+    int8: bool,
+    out: &mut OutView<'_>,
+    scratch: &mut Scratch,
+) {
+    for row in rows {
+        if int8 {
+            let bytes = weights.row(row);
+            scratch.blocks.clear();
+            scratch
+                .blocks
+                .extend((0..weights.cols() / BLOCK).map(|index| Block::decode(weights.format(), bytes, index)));
+            for token in 0..x.tokens() {
+                let octets = x.octets(token);
+                out.set(token, row, int8_dot(&scratch.blocks, octets, weights.format().has_offset()));
+            }
+        } else {
+            scratch.row.clear();
+            scratch.row.resize(weights.cols().next_multiple_of(LANES), 0.0);
+            weights.dequantize_row(row, &mut scratch.row[..weights.cols()]);
+            for token in 0..x.tokens() {
+                out.set(token, row, f32_dot(&scratch.row, x.values(token)));
+            }
+        }
+    }
+}
+
+fn int8_dot(row: &[Block], x: &[Octet], has_offset: bool) -> f32 {
+    let mut partial = [0.0_f32; LANES];
+    for (blocks, x) in row.chunks(LANES).zip(x) {
+        for (lane, block) in blocks.iter().enumerate() {
+            let p = &mut partial[lane];
+            let isum: i32 =
+                block.codes.iter().zip(&x.codes[lane]).map(|(&code, &q)| i32::from(code) * i32::from(q)).sum();
+            *p = (isum as f32).mul_add(block.scale * x.scales[lane], *p);
+            if has_offset {
+                let msum: i32 = block
+                    .steps
+                    .iter()
+                    .zip(&x.halves[lane])
+                    .map(|(&step, &half)| i32::from(step) * i32::from(half))
+                    .sum();
+                *p = block.offset.mul_add(x.scales[lane] * msum as f32, *p);
+            }
+        }
+    }
+    reduce(partial)
+}
+
+fn f32_dot(row: &[f32], x: &[f32]) -> f32 {
+    let mut partial = [0.0_f32; LANES];
+    for (weights, values) in row.as_chunks::<LANES>().0.iter().zip(x.as_chunks::<LANES>().0) {
+        for ((p, &w), &x) in partial.iter_mut().zip(weights).zip(values) {
+            *p = w.mul_add(x, *p);
+        }
+    }
+    reduce(partial)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::formats::Format;
+    use crate::matmul::{Mode, Needs};
+
+    /// The product of dequantised weights and unquantised activations in f64, and how far int8 may be from it.
+    ///
+    /// An activation is off by at most half a step (and rounding of the step: 2 epsilon of the largest value); f32
+    /// arithmetic rounds every term a few times and every partial sum once per block.
+    fn expected(row: &[Block], x: &[f32]) -> (f64, f64) {
+        let (mut sum, mut quantization, mut magnitude) = (0.0, 0.0, 0.0);
+        for (block, values) in row.iter().zip(x.chunks(BLOCK)) {
+            let max = values.iter().fold(0.0_f32, |max, x| max.max(x.abs()));
+            let error = f64::from(max) * (0.5 / 127.0 + 4.0 * f64::from(f32::EPSILON));
+            for (i, &x) in values.iter().enumerate() {
+                let scaled = f64::from(block.scale) * f64::from(block.codes[i]);
+                let offset = f64::from(block.offset) * f64::from(block.steps[i / 16]);
+                sum += (scaled + offset) * f64::from(x);
+                quantization += (scaled + offset).abs() * error;
+                magnitude += (scaled.abs() + offset.abs()) * (f64::from(x.abs()) + error);
+            }
+        }
+        let rounding = (2 * row.len().div_ceil(LANES) + 8) as f64 * f64::from(f32::EPSILON) * magnitude;
+        (sum, quantization + rounding)
+    }
+
+    proptest! {
+        #[test]
+        fn int8_products_stay_within_the_bound_of_their_activations(
+            format in prop::sample::select(Format::ALL.iter().copied().filter(|f| !f.is_dense()).collect::<Vec<_>>()),
+            storage_blocks in 1_usize..9,
+            bytes in prop::collection::vec(any::<u8>(), 8 * 210),
+            x in prop::collection::vec(-3.0_f32..3.0, 8 * 256),
+            outlier in 1.0_f32..100.0,
+        ) {
+            let cols = storage_blocks * format.block();
+            let weights = Weights::new(&bytes[..format.row_bytes(cols).unwrap()], format, 1, cols).unwrap();
+            let blocks: Vec<Block> =
+                (0..cols / BLOCK).map(|index| Block::decode(format, weights.row(0), index)).collect();
+            prop_assume!(blocks.iter().all(|block| block.scale.is_finite() && block.offset.is_finite()));
+            let mut x = x[..cols].to_vec();
+            x[cols / 2] *= outlier;
+            let mut activations = Activations::new();
+            activations.reset(1, cols, Needs::of(&[format], Mode::Int8));
+            activations.set_row(0, &x);
+            let mut out = [0.0];
+            multiply(&weights, 0..1, &activations, true, &mut OutView::new(&mut out, 1, 0), &mut Scratch::default());
+            let (sum, bound) = expected(&blocks, &x);
+            prop_assert!((f64::from(out[0]) - sum).abs() <= bound, "{format:?}: {} is not {sum} +- {bound}", out[0]);
+        }
+
+        #[test]
+        fn exact_products_stay_within_the_bound_of_f32_sums(
+            w in prop::collection::vec(-2.0_f32..2.0, 1..300), seed in -2.0_f32..2.0,
+        ) {
+            let x: Vec<f32> = (0..w.len()).map(|i| (i as f32 * seed).sin()).collect();
+            let data: Vec<u8> = w.iter().flat_map(|w| w.to_le_bytes()).collect();
+            let weights = Weights::new(&data, Format::F32, 1, w.len()).unwrap();
+            let mut activations = Activations::new();
+            activations.reset(1, w.len(), Needs { f32: true, int8: false });
+            activations.set_row(0, &x);
+            let mut out = [0.0];
+            multiply(&weights, 0..1, &activations, false, &mut OutView::new(&mut out, 1, 0), &mut Scratch::default());
+            let terms = || w.iter().zip(&x).map(|(&w, &x)| f64::from(w) * f64::from(x));
+            let magnitude: f64 = terms().map(f64::abs).sum();
+            let bound = (w.len().div_ceil(LANES) + 4) as f64 * f64::from(f32::EPSILON) * magnitude;
+            prop_assert!((f64::from(out[0]) - terms().sum::<f64>()).abs() <= bound);
+        }
+    }
+}

@@ -1,0 +1,155 @@
+//! The products inside a region: scratch memory, activations, and how rows are handed out.
+
+use std::ops::Range;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use super::Norm;
+use crate::formats::Weights;
+use crate::isa::Isa;
+use crate::matmul::{self, Activations, Mode, Needs, OutView};
+use crate::norm::rms_norm;
+use crate::team::{Disjoint, Worker};
+
+/// Up to this many tokens every member prepares its own activations: cheaper than waiting for one of them.
+const REDUNDANT_TOKENS: usize = 2;
+
+/// Scratch memory that is kept from call to call.
+pub(super) struct Workspace {
+    /// The activations that members share, written in turns.
+    pub(super) shared: Activations,
+    /// One per member; the locks are never contended.
+    pub(super) members: Vec<Mutex<Member>>,
+    /// Products [tokens, rows] that a later phase of the region reads.
+    pub(super) products: [Vec<f32>; 2],
+}
+
+/// One member's own scratch memory.
+#[derive(Default)]
+pub(super) struct Member {
+    pub(super) own: Activations,
+    pub(super) scratch: matmul::Scratch,
+    pub(super) row: Vec<f32>,
+}
+
+impl Workspace {
+    pub(super) fn new(members: usize) -> Self {
+        Self {
+            shared: Activations::new(),
+            members: (0..members).map(|_| Mutex::default()).collect(),
+            products: [Vec::new(), Vec::new()],
+        }
+    }
+}
+
+/// Locks a member's scratch memory.
+pub(super) fn lock(member: &Mutex<Member>) -> MutexGuard<'_, Member> {
+    member.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// At least `len` elements of unspecified content.
+pub(super) fn room(buffer: &mut Vec<f32>, len: usize) -> &mut [f32] {
+    if buffer.len() < len {
+        buffer.resize(len, 0.0);
+    }
+    &mut buffer[..len]
+}
+
+/// The rows that a region multiplies: row t is row `rows(t)` of `values`, normed if there is a norm.
+#[derive(Clone, Copy)]
+pub(super) struct Inputs<'a> {
+    pub(super) values: &'a [f32],
+    pub(super) cols: usize,
+    /// Which rows of `values`, in order; None: all of them.
+    pub(super) rows: Option<&'a [i32]>,
+    pub(super) norm: Option<Norm<'a>>,
+    pub(super) needs: Needs,
+}
+
+impl Inputs<'_> {
+    pub(super) fn tokens(&self) -> usize {
+        self.rows.map_or(self.values.len() / self.cols, <[i32]>::len)
+    }
+
+    fn redundant(&self) -> bool {
+        self.tokens() <= REDUNDANT_TOKENS
+    }
+
+    /// Before the region: makes room for what members share.
+    pub(super) fn reset(&self, shared: &mut Activations) {
+        if !self.redundant() {
+            shared.reset(self.tokens(), self.cols, self.needs);
+        }
+    }
+
+    /// Inside the region, phase `phase`: writes the activations and returns when they are complete.
+    pub(super) fn write<'m>(
+        &self,
+        worker: &Worker<'_>,
+        phase: usize,
+        isa: Isa,
+        shared: &'m Activations,
+        own: &'m mut Activations,
+        row: &mut Vec<f32>,
+    ) -> &'m Activations {
+        let tokens = self.tokens();
+        if self.redundant() {
+            own.reset(tokens, self.cols, self.needs);
+            for token in 0..tokens {
+                own.set_row(token, self.input(isa, token, row));
+            }
+            return own;
+        }
+        worker.share(phase, tokens, 8, |range| {
+            for token in range {
+                let input = self.input(isa, token, row);
+                // SAFETY: the share hands every token to one member; readers wait at the barrier below.
+                unsafe { shared.write_row(token, input) };
+            }
+        });
+        worker.barrier();
+        shared
+    }
+
+    fn input<'r>(&'r self, isa: Isa, token: usize, row: &'r mut Vec<f32>) -> &'r [f32] {
+        let at = self.rows.map_or(token, |rows| rows[token] as usize);
+        let values = &self.values[at * self.cols..][..self.cols];
+        let Some(norm) = self.norm else { return values };
+        let out = room(row, self.cols);
+        rms_norm(isa, values, norm.weight, norm.eps, out);
+        out
+    }
+}
+
+/// Rows per helping: a few dozen helpings in all, so that a slow member does not hold up the others.
+pub(super) fn helping(rows: usize, tokens: usize, members: usize) -> usize {
+    let most = if tokens < 4 { 1024 } else { 64 };
+    (rows / (members * 8)).next_multiple_of(16).clamp(16, most)
+}
+
+/// Shares the rows of `weights` out and writes `out[t * weights.rows() + r]`.
+pub(super) fn multiply(
+    worker: &Worker<'_>,
+    phase: usize,
+    isa: Isa,
+    weights: &Weights<'_>,
+    x: &Activations,
+    mode: Mode,
+    out: &Disjoint<'_, f32>,
+    scratch: &mut matmul::Scratch,
+) {
+    let rows = weights.rows();
+    worker.share(phase, rows, helping(rows, x.tokens(), worker.count), |range: Range<usize>| {
+        // SAFETY: the share hands every row to one member, and the buffer outlives the region.
+        let view = unsafe { view(out, rows) };
+        matmul::multiply(isa, weights, range, x, mode, view, scratch);
+    });
+}
+
+/// A view of products [tokens, width].
+///
+/// # Safety
+/// As [`OutView::from_raw`]: the rows that are written through this view are this member's own.
+pub(super) unsafe fn view<'a>(out: &Disjoint<'a, f32>, width: usize) -> OutView<'a> {
+    // SAFETY: the pointer and length of a live slice; exclusive use is the caller's promise.
+    unsafe { OutView::from_raw(out.as_mut_ptr(), out.len(), width, 0) }
+}

@@ -1,0 +1,110 @@
+//! Eight floats at a time: one body per kernel, compiled once for each instruction set.
+//!
+//! Every operation rounds exactly as its scalar twin does, and [`Simd::sum`] adds in a fixed order. A kernel
+//! written against [`Simd`] therefore gives the same bits on every instruction set.
+
+mod exp;
+mod scalar;
+#[cfg(target_arch = "x86_64")]
+mod x86;
+
+use half::f16;
+
+use crate::isa::Isa;
+
+pub(crate) use exp::exp;
+
+/// Floats per vector.
+pub(crate) const LANES: usize = 8;
+
+/// The operations of one instruction set. A value of this type proves that the CPU has them.
+pub(crate) trait Simd: Copy {
+    /// Eight floats.
+    type V: Copy;
+
+    fn splat(self, x: f32) -> Self::V;
+    /// The first eight elements of `from`, which has that many.
+    fn load(self, from: &[f32]) -> Self::V;
+    fn load_f16(self, from: &[f16]) -> Self::V;
+    /// Overwrites the first eight elements of `to`, which has that many.
+    fn store(self, v: Self::V, to: &mut [f32]);
+    fn add(self, a: Self::V, b: Self::V) -> Self::V;
+    fn sub(self, a: Self::V, b: Self::V) -> Self::V;
+    fn mul(self, a: Self::V, b: Self::V) -> Self::V;
+    fn div(self, a: Self::V, b: Self::V) -> Self::V;
+    /// a * b + c, rounded once.
+    fn mul_add(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V;
+    /// `if a > b { a } else { b }`: b where either is NaN.
+    fn max(self, a: Self::V, b: Self::V) -> Self::V;
+    /// `if a < b { a } else { b }`: b where either is NaN.
+    fn min(self, a: Self::V, b: Self::V) -> Self::V;
+    /// Bit i is set where lane i of a is greater than that of b.
+    fn greater(self, a: Self::V, b: Self::V) -> u32;
+    /// 0 where x < limit, else y.
+    fn zero_below(self, x: Self::V, limit: f32, y: Self::V) -> Self::V;
+    /// 2^n for integral n from -126 to 127.
+    fn exp2_integral(self, n: Self::V) -> Self::V;
+
+    /// As `load`, from at most eight elements; zero in the other lanes.
+    #[inline(always)]
+    fn load_part(self, from: &[f32]) -> Self::V {
+        if from.len() >= LANES {
+            return self.load(from);
+        }
+        let mut lanes = [0.0; LANES];
+        lanes[..from.len()].copy_from_slice(from);
+        self.load(&lanes)
+    }
+
+    /// As `store`, of as many lanes as `to` has elements.
+    #[inline(always)]
+    fn store_part(self, v: Self::V, to: &mut [f32]) {
+        if to.len() >= LANES {
+            return self.store(v, to);
+        }
+        to.copy_from_slice(&self.lanes(v)[..to.len()]);
+    }
+
+    #[inline(always)]
+    fn lanes(self, v: Self::V) -> [f32; LANES] {
+        let mut lanes = [0.0; LANES];
+        self.store(v, &mut lanes);
+        lanes
+    }
+
+    /// Lanes i and i + 4 first, then i and i + 2, then the last two.
+    #[inline(always)]
+    fn sum(self, v: Self::V) -> f32 {
+        let [a, b, c, d, e, f, g, h] = self.lanes(v);
+        ((a + e) + (c + g)) + ((b + f) + (d + h))
+    }
+
+    /// The largest lane; NaN lanes may be passed over.
+    #[inline(always)]
+    fn largest(self, v: Self::V) -> f32 {
+        let lanes = self.lanes(v);
+        let mut most = lanes[0];
+        for &lane in &lanes[1..] {
+            most = if lane > most { lane } else { most };
+        }
+        most
+    }
+}
+
+/// A computation that can be compiled for every instruction set.
+pub(crate) trait Kernel {
+    type Output;
+
+    /// Must be `#[inline(always)]`, and so must everything hot below it: only then is it compiled for `S`.
+    fn run<S: Simd>(self, simd: S) -> Self::Output;
+}
+
+/// Runs `kernel` with the instructions of `isa` (plain Rust when this CPU lacks them: the results are the same).
+#[inline]
+pub(crate) fn dispatch<K: Kernel>(isa: Isa, kernel: K) -> K::Output {
+    match isa {
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx2 => x86::run(kernel),
+        _ => kernel.run(scalar::Scalar),
+    }
+}

@@ -1,0 +1,91 @@
+//! The reference: arrays of eight, in plain Rust.
+
+use half::f16;
+
+use super::{LANES, Simd};
+
+#[derive(Clone, Copy)]
+pub(super) struct Scalar;
+
+type V = [f32; LANES];
+
+#[inline(always)]
+fn zip(a: V, b: V, f: impl Fn(f32, f32) -> f32) -> V {
+    std::array::from_fn(|i| f(a[i], b[i]))
+}
+
+impl Simd for Scalar {
+    type V = V;
+
+    #[inline(always)]
+    fn splat(self, x: f32) -> V {
+        [x; LANES]
+    }
+
+    #[inline(always)]
+    fn load(self, from: &[f32]) -> V {
+        let from = &from[..LANES];
+        std::array::from_fn(|i| from[i])
+    }
+
+    #[inline(always)]
+    fn load_f16(self, from: &[f16]) -> V {
+        let from = &from[..LANES];
+        std::array::from_fn(|i| from[i].to_f32())
+    }
+
+    #[inline(always)]
+    fn store(self, v: V, to: &mut [f32]) {
+        to[..LANES].copy_from_slice(&v);
+    }
+
+    #[inline(always)]
+    fn add(self, a: V, b: V) -> V {
+        zip(a, b, |a, b| a + b)
+    }
+
+    #[inline(always)]
+    fn sub(self, a: V, b: V) -> V {
+        zip(a, b, |a, b| a - b)
+    }
+
+    #[inline(always)]
+    fn mul(self, a: V, b: V) -> V {
+        zip(a, b, |a, b| a * b)
+    }
+
+    #[inline(always)]
+    fn div(self, a: V, b: V) -> V {
+        zip(a, b, |a, b| a / b)
+    }
+
+    #[inline(always)]
+    fn mul_add(self, a: V, b: V, c: V) -> V {
+        std::array::from_fn(|i| a[i].mul_add(b[i], c[i]))
+    }
+
+    #[inline(always)]
+    fn max(self, a: V, b: V) -> V {
+        zip(a, b, |a, b| if a > b { a } else { b })
+    }
+
+    #[inline(always)]
+    fn min(self, a: V, b: V) -> V {
+        zip(a, b, |a, b| if a < b { a } else { b })
+    }
+
+    #[inline(always)]
+    fn greater(self, a: V, b: V) -> u32 {
+        (0..LANES).map(|i| u32::from(a[i] > b[i]) << i).sum()
+    }
+
+    #[inline(always)]
+    fn zero_below(self, x: V, limit: f32, y: V) -> V {
+        zip(x, y, |x, y| if x < limit { 0.0 } else { y })
+    }
+
+    #[inline(always)]
+    fn exp2_integral(self, n: V) -> V {
+        n.map(|n| f32::from_bits(((n as i32 + 127) as u32) << 23))
+    }
+}

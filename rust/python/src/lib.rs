@@ -1,0 +1,110 @@
+//! `ostro._kernels`: numpy arrays in, numpy arrays out, the GIL released in between.
+//!
+//! Nothing is computed or decided here; shapes are checked by `ostro_kernels::regions`.
+
+mod calls;
+mod weights;
+
+use std::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use ostro_kernels::isa::Isa;
+use ostro_kernels::kv;
+use ostro_kernels::regions::Machine;
+use pyo3::exceptions::{PyMemoryError, PyValueError};
+use pyo3::prelude::*;
+
+fn invalid(error: impl std::fmt::Display) -> PyErr {
+    PyValueError::new_err(error.to_string())
+}
+
+/// Persistent threads with their scratch memory.
+#[pyclass(frozen, module = "ostro._kernels")]
+struct Team(Machine);
+
+#[pymethods]
+impl Team {
+    #[new]
+    #[pyo3(signature = (threads = 0, isa = "auto"))]
+    fn new(threads: usize, isa: &str) -> PyResult<Self> {
+        let available = Isa::available();
+        let isa = match isa {
+            "auto" => Isa::detect(),
+            name => *available.iter().find(|level| level.name() == name).ok_or_else(|| {
+                let names: Vec<_> = available.iter().map(|level| level.name()).collect();
+                invalid(format!("isa {name:?} is not available here; choose auto, {}", names.join(", ")))
+            })?,
+        };
+        Ok(Self(Machine::new(threads, isa)?))
+    }
+
+    #[getter]
+    fn threads(&self) -> usize {
+        self.0.threads()
+    }
+
+    #[getter]
+    fn isa(&self) -> &'static str {
+        self.0.isa().name()
+    }
+}
+
+/// Pages of keys and values of all layers of one kind.
+#[pyclass(frozen, module = "ostro._kernels")]
+struct KvStore(RwLock<kv::KvStore>);
+
+impl KvStore {
+    fn read(&self) -> PyResult<RwLockReadGuard<'_, kv::KvStore>> {
+        self.0.read().map_err(invalid)
+    }
+
+    fn write(&self) -> PyResult<RwLockWriteGuard<'_, kv::KvStore>> {
+        self.0.write().map_err(invalid)
+    }
+}
+
+#[pymethods]
+impl KvStore {
+    #[new]
+    fn new(layers: usize, kv_heads: usize, head_dim: usize, dtype: &str) -> PyResult<Self> {
+        let dtype = kv::KvType::parse(dtype)
+            .ok_or_else(|| invalid(format!("unknown KV dtype {dtype:?}; choose f32 or f16")))?;
+        Ok(Self(RwLock::new(kv::KvStore::new(layers, kv_heads, head_dim, dtype).map_err(invalid)?)))
+    }
+
+    fn reserve(&self, pages: usize) -> PyResult<()> {
+        self.write()?.reserve(pages).map_err(|error| PyMemoryError::new_err(error.to_string()))
+    }
+
+    #[getter]
+    fn pages(&self) -> PyResult<usize> {
+        Ok(self.read()?.pages())
+    }
+
+    #[getter]
+    fn nbytes(&self) -> PyResult<usize> {
+        Ok(self.read()?.nbytes())
+    }
+
+    #[getter]
+    fn page_nbytes(&self) -> PyResult<usize> {
+        Ok(self.read()?.page_nbytes())
+    }
+}
+
+#[pymodule]
+mod _kernels {
+    use pyo3::prelude::*;
+
+    #[pymodule_export]
+    use super::calls::{attend, embed, gated_gelu, head, log_sum_exp, project_add, qkv, rope, top_k};
+    #[pymodule_export]
+    use super::weights::Matrix;
+    #[pymodule_export]
+    use super::{KvStore, Team};
+
+    #[pymodule_init]
+    fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+        module.add("PAGE_SIZE", ostro_kernels::kv::PAGE)?;
+        module.add("__version__", env!("CARGO_PKG_VERSION"))
+    }
+}

@@ -1,0 +1,84 @@
+"""Runs a model step by step with scattered pages, any chunking and any company."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ostro.ops.batch import Batch, LayerKind
+from ostro.ops.protocol import PAGE_SIZE
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from ostro.models.gemma3 import Gemma3
+    from ostro.ops.protocol import Ops
+
+
+@dataclass
+class Text:
+    """One sequence: its ids, how many have been run, and where its pages are."""
+
+    ids: Sequence[int]
+    done: int = 0
+    pages: dict[LayerKind, list[int]] = field(default_factory=dict)
+    logits: list[NDArray[np.float32]] = field(default_factory=list)
+
+
+class Driver:
+    def __init__(self, model: Gemma3, ops: Ops, pages: int = 256, seed: int = 0) -> None:
+        self.model, self.ops = model, ops
+        self.stores = model.kv_stores(ops)
+        order = list(range(pages))
+        random.Random(seed).shuffle(order)
+        self.free: dict[LayerKind, list[int]] = {kind: list(order) for kind in self.stores}
+        for store in self.stores.values():
+            store.reserve(pages)
+
+    def step(self, work: Sequence[tuple[Text, int]]) -> None:
+        """Run `count` further tokens of each text in one batch and keep all their logits."""
+        ids, positions, starts = [], [], [0]
+        for text, count in work:
+            ids += list(text.ids[text.done : text.done + count])
+            positions += range(text.done, text.done + count)
+            starts.append(len(ids))
+        at = np.array(positions, np.int32)
+        batch = Batch(
+            token_ids=np.array(ids, np.int32),
+            positions=at,
+            row_starts=np.array(starts, np.int32),
+            key_ends=at + np.int32(1),
+            page_tables={kind: self._tables(kind, work) for kind in self.stores},
+            wanted=np.arange(len(ids), dtype=np.int32),
+        )
+        logits = self.model.forward(batch, self.stores, self.ops)
+        for (text, count), start in zip(work, starts, strict=False):
+            text.logits.append(logits[start : start + count])
+            text.done += count
+
+    def _tables(self, kind: LayerKind, work: Sequence[tuple[Text, int]]) -> NDArray[np.int32]:
+        window = self.model.sliding_window if kind == "local" else None
+        width = max((text.done + count + PAGE_SIZE - 1) // PAGE_SIZE for text, count in work)
+        table = np.full((len(work), width), -1, np.int32)
+        for row, (text, count) in enumerate(work):
+            pages = text.pages.setdefault(kind, [])
+            while len(pages) * PAGE_SIZE < text.done + count:
+                pages.append(self.free[kind].pop())
+            first = 0 if window is None else max(0, text.done - window + 1) // PAGE_SIZE
+            table[row, first : len(pages)] = pages[first:]
+        return table
+
+
+def run(model: Gemma3, ops: Ops, ids: Sequence[int], chunks: Sequence[int]) -> NDArray[np.float32]:
+    """Logits [n, V] of one sequence, prefilled in the given chunks (the last size repeats)."""
+    driver, text = Driver(model, ops), Text(ids)
+    for i in range(len(ids)):
+        if text.done == len(ids):
+            break
+        driver.step([(text, min(chunks[min(i, len(chunks) - 1)], len(ids) - text.done))])
+    return np.concatenate(text.logits)

@@ -1,0 +1,78 @@
+"""The real 270m model against exact float32 maths on the same weights."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from ostro.evaluation import Model, load_model
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+PROMPTS = ["capital", "code", "french", "emoji", "long"]
+
+
+@pytest.fixture(scope="module")
+def exact(real_file: Path) -> Model:
+    return load_model(real_file, compute="f32")
+
+
+@pytest.fixture(scope="module")
+def fast(real_file: Path) -> Model:
+    return load_model(real_file)
+
+
+def log_softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:
+    wide = logits.astype(np.float64)
+    wide -= wide.max(axis=1, keepdims=True)
+    return np.asarray(wide - np.log(np.exp(wide).sum(axis=1, keepdims=True)))
+
+
+def compare(model: Model, golden: dict[str, NDArray[Any]]) -> tuple[NDArray[np.float64], float, float]:
+    """|difference| of the top-32 log-probabilities, mean NLL of the prompt, and the reference's."""
+    ids = golden["ids"]
+    logprobs = log_softmax(model.logits(ids))
+    rows = len(golden["top_ids"])
+    ours = np.take_along_axis(logprobs[-rows:], golden["top_ids"].astype(np.int64), axis=1)
+    nll = -float(np.mean(logprobs[np.arange(len(ids) - 1), ids[1:]]))
+    return np.abs(ours - golden["top_logprobs"]), nll, float(golden["mean_nll"].item())
+
+
+@pytest.mark.parametrize("name", PROMPTS)
+def test_f32_compute_is_exact(
+    exact: Model, real_golden: dict[str, dict[str, NDArray[Any]]], name: str
+) -> None:
+    difference, nll, expected = compare(exact, real_golden[name])
+    assert difference.max() <= 1e-3
+    assert nll == pytest.approx(expected, abs=1e-3)
+
+
+@pytest.mark.parametrize("name", PROMPTS)
+def test_int8_activations_stay_within_the_bars(
+    fast: Model, real_golden: dict[str, dict[str, NDArray[Any]]], name: str
+) -> None:
+    difference, nll, expected = compare(fast, real_golden[name])
+    assert difference.mean() <= 0.05
+    assert nll == pytest.approx(expected, rel=0.01)
+
+
+@pytest.mark.parametrize("name", PROMPTS)
+def test_greedy_text_is_equal_in_f32_compute(
+    exact: Model, real_golden: dict[str, dict[str, NDArray[Any]]], name: str
+) -> None:
+    # Teacher forcing: greedy decoding follows the reference exactly if every argmax along its path agrees.
+    golden = real_golden[name]
+    greedy = golden["greedy"]
+    logits = exact.logits(np.concatenate([golden["ids"], greedy[:-1]]), last=len(greedy))
+    np.testing.assert_array_equal(logits.argmax(axis=1), greedy)
+
+
+def test_perplexity_follows_the_logits(exact: Model, real_prompts: dict[str, str]) -> None:
+    golden_like = exact.perplexity(real_prompts["french"])
+    assert 1 < golden_like < 100
+    assert exact.perplexity(real_prompts["french"] * 2) < golden_like  # a repeated text is easier

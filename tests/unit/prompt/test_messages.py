@@ -1,0 +1,175 @@
+from __future__ import annotations
+
+from collections import UserDict
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ostro.errors import InvalidParameter, UnsupportedField
+from ostro.prompt.messages import arrange, read_messages, without_system
+
+if TYPE_CHECKING:
+    from ostro.prompt.messages import Turn
+
+
+def plain(turns: list[Turn]) -> list[tuple[str, str]]:
+    return [(message["role"], message["content"]) for message in (turn.message() for turn in turns)]
+
+
+def arranged(*messages: tuple[str, Any]) -> list[tuple[str, str]]:
+    return plain(arrange(read_messages([{"role": role, "content": content} for role, content in messages])))
+
+
+def test_a_string_is_one_user_turn() -> None:
+    assert plain(read_messages(" hi ")) == [("user", " hi ")]
+
+
+def test_ordinary_conversations_stay_as_they_are() -> None:
+    talk = [("system", " s "), ("user", " u "), ("assistant", " a "), ("user", "")]
+    assert arranged(*talk) == talk
+
+
+@pytest.mark.parametrize(
+    ("messages", "turns"),
+    [
+        ([("developer", "d"), ("user", "u")], [("system", "d"), ("user", "u")]),
+        ([("system", "a "), ("developer", " b"), ("user", "u")], [("system", "a\n\nb"), ("user", "u")]),
+        ([("user", "a\n"), ("user", ""), ("user", " b")], [("user", "a\n\nb")]),
+        ([("user", "u"), ("assistant", "a"), ("assistant", "b")], [("user", "u"), ("assistant", "a\n\nb")]),
+        ([("system", "s")], [("user", "s")]),
+        ([("system", "s"), ("system", "t")], [("user", "s\n\nt")]),
+        (
+            [("user", "u"), ("assistant", "a"), ("system", "s"), ("user", "v")],
+            [("user", "u"), ("assistant", "a"), ("user", "s\n\nv")],
+        ),
+        (
+            [("user", "u"), ("assistant", "a"), ("system", "s")],
+            [("user", "u"), ("assistant", "a"), ("user", "s")],
+        ),
+        ([("user", "u"), ("system", "s"), ("assistant", "a")], [("user", "u\n\ns"), ("assistant", "a")]),
+        ([("user", "u"), ("tool", "22 °C"), ("user", "v")], [("user", "u\n\n22 °C\n\nv")]),
+        ([("user", "u"), ("function", "f")], [("user", "u\n\nf")]),
+    ],
+)
+def test_turns_are_merged_and_folded(messages: list[tuple[str, str]], turns: list[tuple[str, str]]) -> None:
+    assert arranged(*messages) == turns
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(["system", "developer", "user", "assistant", "tool"]), st.integers(0, 99)),
+        min_size=1,
+    )
+)
+def test_turns_alternate_and_nothing_is_lost(messages: list[tuple[str, int]]) -> None:
+    turns = arranged(*((role, f"<{number}>") for role, number in messages))
+    roles = [role for role, _ in turns]
+    assert "system" not in roles[1:]
+    assert all(a != b for a, b in zip(roles[:-1], roles[1:], strict=True))
+    assert roles != ["system"]
+    assert "\n\n".join(text for _, text in turns) == "\n\n".join(f"<{number}>" for _, number in messages)
+
+
+def test_the_system_turn_can_be_said_by_the_user() -> None:
+    turns = arrange(read_messages([{"role": "system", "content": "s"}, {"role": "user", "content": "u"}]))
+    assert plain(without_system(turns)) == [("user", "s\n\nu")]
+
+
+def text_part(text: str) -> dict[str, str]:
+    return {"type": "text", "text": text}
+
+
+def test_text_parts() -> None:
+    assert arranged(("user", [text_part(" only ")])) == [("user", " only ")]
+    assert arranged(("user", [text_part(" a "), text_part("b ")])) == [("user", "ab")]
+    assert arranged(("system", [text_part("S1"), text_part("S2")]), ("user", "u"))[0] == (
+        "system",
+        "S1\n\nS2",
+    )
+
+
+def call(name: str, arguments: Any) -> dict[str, Any]:
+    return {"id": "x", "type": "function", "function": {"name": name, "arguments": arguments}}
+
+
+def test_calls_of_tools() -> None:
+    calls = [call("f", '{"x": "ä"}'), call("g", {"y": [1]}), call("h", "not json"), call("i", "")]
+    message = {"role": "assistant", "content": "Let me see.", "tool_calls": calls}
+    written = (
+        '{"name": "f", "parameters": {"x": "ä"}}\n{"name": "g", "parameters": {"y": [1]}}\n'
+        '{"name": "h", "parameters": "not json"}\n{"name": "i", "parameters": {}}'
+    )
+    assert plain(read_messages([message])) == [("assistant", "Let me see.\n" + written)]
+    for content in ({"content": None}, {}):
+        assert plain(read_messages([{"role": "assistant", "tool_calls": calls, **content}])) == [
+            ("assistant", written)
+        ]
+
+
+def test_fields_that_do_not_matter() -> None:
+    message = UserDict({"role": "user", "content": "hi", "name": "Ann", "tool_calls": None})
+    assert plain(read_messages((message,))) == [("user", "hi")]
+
+
+_USER = {"role": "user", "content": "hi"}
+
+
+@pytest.mark.parametrize(
+    ("messages", "param", "message"),
+    [
+        ([], "messages", "messages is empty"),
+        (None, "messages", "messages must be a list of messages or a string, not null"),
+        (b"hi", "messages", "not bytes"),
+        ({"role": "user"}, "messages", "not dict"),
+        (["hi"], "messages[0]", r"messages\[0\] must be an object, not str"),
+        ([_USER, {}], "messages[1].role", r"messages\[1\].role is missing"),
+        ([{"role": "robot"}], "messages[0].role", "is 'robot'; it must be one of system, developer, user"),
+        ([{"role": 1}], "messages[0].role", "is 1;"),
+        ([{"role": ["user"]}], "messages[0].role", "must be one of"),
+        ([{"role": "user"}], "messages[0].content", "is missing; only an assistant"),
+        ([{"role": "user", "content": None}], "messages[0].content", "is null; only an assistant"),
+        ([{"role": "assistant", "content": None}], "messages[0].content", "is null"),
+        ([{"role": "assistant", "content": None, "tool_calls": []}], "messages[0].content", "is null"),
+        ([{"role": "user", "content": 5}], "messages[0].content", "a string or a list of parts, not int"),
+        ([{"role": "user", "content": b"x"}], "messages[0].content", "not bytes"),
+        ([{"role": "user", "content": []}], "messages[0].content", "is an empty list"),
+        ([{"role": "user", "content": ["x"]}], "messages[0].content[0]", "must be an object, not str"),
+        ([{"role": "user", "content": [{}]}], "messages[0].content[0].type", "is None; it must be 'text'"),
+        ([{"role": "user", "content": [{"type": []}]}], "messages[0].content[0].type", r"is \[\]"),
+        (
+            [{"role": "user", "content": [text_part("a"), {"type": "text"}]}],
+            "messages[0].content[1].text",
+            "null",
+        ),
+        ([{**_USER, "tool_calls": [call("f", {})]}], "messages[0].tool_calls", "only the assistant calls"),
+        ([{"role": "assistant", "tool_calls": "f()"}], "messages[0].tool_calls", "must be a list, not str"),
+        ([{"role": "assistant", "tool_calls": [{}]}], "messages[0].tool_calls[0].function", "with a name"),
+        (
+            [{"role": "assistant", "tool_calls": [call("f", {"x": object()})]}],
+            "messages[0].tool_calls[0].function.arguments",
+            "cannot be written as JSON",
+        ),
+    ],
+)
+def test_mistakes_are_named(messages: Any, param: str, message: str) -> None:
+    with pytest.raises(InvalidParameter, match=message) as caught:
+        read_messages(messages)
+    assert caught.value.param == param
+
+
+@pytest.mark.parametrize("kind", ["image_url", "image", "input_audio", "file"])
+def test_kinds_of_content_that_are_not_offered(kind: str) -> None:
+    parts = [text_part("What is this?"), {"type": kind, kind: {"url": "data:,"}}]
+    with pytest.raises(
+        UnsupportedField, match=rf"messages\[0\].content\[1\]: no {kind} parts here"
+    ) as caught:
+        read_messages([{"role": "user", "content": parts}])
+    assert caught.value.param == "messages[0].content[1]"
+    assert caught.value.status == 422
+
+
+def test_what_to_do_about_images() -> None:
+    with pytest.raises(UnsupportedField, match="images come with the vision models"):
+        read_messages([{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}])
