@@ -25,7 +25,14 @@ class AsyncStream(AsyncIterator[ChunkT], Generic[ChunkT, ResponseT]):
     Closing or dropping it, or cancelling the task that waits for it, cancels what is still being generated.
     """
 
-    def __init__(self, answer: Answer[ChunkT, ResponseT], events: asyncio.Queue[tuple[int, Event]]) -> None:
+    def __init__(
+        self,
+        answer: Answer[ChunkT, ResponseT],
+        events: asyncio.Queue[tuple[int, Event]],
+        source: Callable[[Deliver], Answer[ChunkT, ResponseT]],
+    ) -> None:
+        # Keeps the model from being freed under a stream whose AsyncRunner was dropped.
+        self._source = source
         self._answer: Answer[ChunkT, ResponseT] | None = answer
         self._events = events
         self._ready = deque(answer.opening())
@@ -47,7 +54,7 @@ class AsyncStream(AsyncIterator[ChunkT], Generic[ChunkT, ResponseT]):
         except asyncio.CancelledError:
             starting.add_done_callback(_cancel_started)
             raise
-        return cls(answer, events)
+        return cls(answer, events, start)
 
     @property
     def answer(self) -> Answer[ChunkT, ResponseT]:
@@ -63,7 +70,11 @@ class AsyncStream(AsyncIterator[ChunkT], Generic[ChunkT, ResponseT]):
             event = await self._next_event()
             if self._answer is None:
                 raise StopAsyncIteration
-            self._ready.extend(self._answer.chunks(*event))
+            try:
+                self._ready.extend(self._answer.chunks(*event))
+            except Exception:
+                self.cancel()
+                raise
         return self._ready.popleft()
 
     async def response(self) -> ResponseT:

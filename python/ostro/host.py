@@ -19,22 +19,14 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import TracebackType
 
-    from ostro.answers import Answer, Ticket, TokenTexts
+    from ostro.answers import Answer, Ticket
     from ostro.config import RuntimeConfig
     from ostro.loading.checkpoint import Checkpoint, Progress
     from ostro.loading.config import Gemma3Config
+    from ostro.prompt.tokenizer import Tokenizer
     from ostro.requests import ChatCompletionRequest, CompletionRequest, Messages
     from ostro.streams import Deliver
-    from ostro.types import Event, GenerationDefaults, Prompt, Sampling, Vocabulary
-
-    class HostTokenizer(Vocabulary, TokenTexts, Protocol):
-        """What a host needs of a tokenizer; see `ostro.prompt.tokenizer.Tokenizer`."""
-
-        def token_bytes(self, token_id: int) -> bytes:
-            """See `Vocabulary`."""
-
-        def decode(self, ids: Sequence[int], *, skip_special: bool = True) -> str:
-            """The text of `ids`, with or without the literal texts of control tokens."""
+    from ostro.types import Event, GenerationDefaults, Prompt, Sampling
 
 
 class PromptSource(Protocol):
@@ -72,7 +64,7 @@ class ModelHost:
         *,
         name: str,
         config: Gemma3Config,
-        tokenizer: HostTokenizer,
+        tokenizer: Tokenizer,
         prompts: PromptSource,
         defaults: GenerationDefaults,
         loop: SequenceLoop,
@@ -142,7 +134,7 @@ class ModelHost:
         config = checkpoint.config
         ops = CpuOps(runtime.threads, runtime.isa, runtime.compute)
         tokenizer = load_tokenizer(checkpoint.tokenizer)
-        stop_ids = _stop_ids(checkpoint, tokenizer.id_of)
+        stop_ids = _stop_ids(checkpoint, tokenizer)
         engine = Engine(
             Gemma3.load(checkpoint, ops),
             ops,
@@ -292,15 +284,14 @@ class ModelHost:
             raise
 
 
-def _stop_ids(checkpoint: Checkpoint, id_of: Callable[[str], int | None]) -> tuple[int, ...]:
+def _stop_ids(checkpoint: Checkpoint, tokenizer: Tokenizer) -> tuple[int, ...]:
     """Ids that end an answer: whatever any of the files says, and the end of a turn."""
-    by_text = (id_of(text) for text in ("<eos>", "<end_of_turn>"))
+    by_text = (tokenizer.id_of(text) for text in ("<eos>", "<end_of_turn>"))
     said = (*checkpoint.config.eos_token_ids, *checkpoint.generation.eos_token_ids, *by_text)
     return tuple(sorted({token_id for token_id in said if token_id is not None}))
 
 
-def _banned_ids(tokenizer: Any, rows: int, stop_ids: Sequence[int]) -> list[int]:
+def _banned_ids(tokenizer: Tokenizer, rows: int, stop_ids: Sequence[int]) -> list[int]:
     """Ids that must never be generated: other control tokens and rows of the table beyond the vocabulary."""
-    stops = set(stop_ids)
-    control = [i for i in range(tokenizer.vocab_size) if tokenizer.is_control(i) and i not in stops]
-    return control + list(range(tokenizer.vocab_size, rows))
+    beyond = range(tokenizer.vocab_size, rows)
+    return sorted({*tokenizer.control.ids.values(), *beyond}.difference(stop_ids))

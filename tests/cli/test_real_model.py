@@ -138,17 +138,6 @@ def test_bench_can_leave_out_a_part(weights: Path) -> None:
     assert json.loads(done.stdout)["prefill"] is None
 
 
-def test_demo_completes_a_text_and_tells_the_speed() -> None:
-    done = ostro("demo")
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("The three most important things to know about the ocean are")
-    *_, where, prefill, decode, load = done.stdout.splitlines()
-    assert "gemma-3-270m" in where
-    assert prefill.startswith("prefill 512 tokens")
-    assert decode.startswith("decode 64 tokens")
-    assert load.startswith("loaded in ")
-
-
 def test_doctor() -> None:
     done = ostro("doctor")
     assert done.returncode == 0, done.stderr

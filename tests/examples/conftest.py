@@ -72,6 +72,8 @@ class Workplace:
     def serving(self, command: str) -> Iterator[int]:
         """Start the server that `command` describes, on a free port; at the end tell it to stop."""
         port = free_port()
+        if "--port" not in command:
+            command += f" --port {PORT}"
         server = subprocess.Popen(
             ["bash", "-c", "exec " + with_port(command, port)],
             cwd=self.folder,
@@ -103,8 +105,6 @@ def free_port() -> int:
 
 def with_port(text: str, port: int) -> str:
     """`text` with the documents' port replaced."""
-    if "ostro serve" in text and "--port" not in text:
-        text += f" --port {PORT}"
     return re.sub(rf"\b{PORT}\b", str(port), text)
 
 

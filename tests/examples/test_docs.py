@@ -29,6 +29,7 @@ def test_every_snippet_says_whether_it_is_run() -> None:
     ]
     assert silent == []
     assert len(RUN) > 10
+    assert any("$ ostro demo" in snippet.text for snippet in RUN)
     assert len(SERVE) > 3
 
 

@@ -14,7 +14,7 @@ import pytest
 import uvicorn
 from openai import AsyncOpenAI, OpenAI
 
-from ostro.server.app import create_app
+from ostro.server.app import GracefulServer, create_app
 from tests.server.fake_host import FakeLoop, fake_host
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ class Served:
 
     host: ModelHost
     port: int
+    server: GracefulServer
 
     @property
     def url(self) -> str:
@@ -42,7 +43,7 @@ class Served:
         return OpenAI(api_key="none", base_url=f"{self.url}/v1", max_retries=0, timeout=30)
 
     def openai_async(self) -> AsyncOpenAI:
-        return AsyncOpenAI(api_key="none", base_url=f"{self.url}/v1", max_retries=0, timeout=60)
+        return AsyncOpenAI(api_key="none", base_url=f"{self.url}/v1", max_retries=0, timeout=240)
 
     def http(self) -> httpx.Client:
         return httpx.Client(base_url=self.url, timeout=30)
@@ -59,20 +60,18 @@ class Served:
 def serving(host: ModelHost, **options: Any) -> Iterator[Served]:
     """Serve a host on a free port until the block ends; the host is closed then."""
     listener = socket.create_server(("127.0.0.1", 0), backlog=256)
-    config = uvicorn.Config(
-        create_app(host, **options), lifespan="off", log_level="warning", timeout_graceful_shutdown=1
-    )
-    server = uvicorn.Server(config)
+    config = uvicorn.Config(create_app(host, **options), lifespan="off", log_level="warning")
+    server = GracefulServer(config, host, seconds=0.1)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name="server")
     thread.start()
     try:
         while not server.started:
             time.sleep(0.002)
-        yield Served(host, listener.getsockname()[1])
+        yield Served(host, listener.getsockname()[1], server)
     finally:
-        host.close()
         server.should_exit = True
         thread.join(10)
+        host.close()
         listener.close()
 
 

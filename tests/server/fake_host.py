@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from ostro.errors import EngineError, InvalidParameter, Overloaded, PromptTooLong
 from ostro.host import ModelHost
 from ostro.loading.config import Gemma3Config
+from ostro.prompt.control import ControlTexts
 from ostro.types import Event, FinishReason, GenerationDefaults, Prompt, Sampling, Timing, TokenLogprob
 
 if TYPE_CHECKING:
@@ -49,6 +50,16 @@ class FakeTokenizer:
         if token_id >= FIRST_WORD:
             return WORDS[token_id - FIRST_WORD].encode()
         return bytes([token_id - FIRST_BYTE]) if token_id >= FIRST_BYTE else b""
+
+    def is_control(self, token_id: int) -> bool:
+        return token_id in CONTROL
+
+    @property
+    def control(self) -> ControlTexts:
+        return ControlTexts({text: token_id for token_id, text in CONTROL.items()})
+
+    def id_of(self, text: str) -> int | None:
+        return next((token_id for token_id in range(VOCAB_SIZE) if self.token_text(token_id) == text), None)
 
     def token_text(self, token_id: int) -> str:
         return CONTROL.get(token_id) or self.token_bytes(token_id).decode("utf-8", "replace")
@@ -135,7 +146,7 @@ class FakeLoop:
         self.submitted = 0
         self._running: list[_Running] = []
         self._changed = threading.Condition()
-        self._closed = False
+        self.closed = False
         self._thread = threading.Thread(target=self._run, name="fake-engine", daemon=True)
         self._thread.start()
 
@@ -147,7 +158,7 @@ class FakeLoop:
         if len(prompt.token_ids) + 1 > self.limit:
             raise PromptTooLong(f"{len(prompt.token_ids):,} tokens, limit {self.limit:,}")
         with self._changed:
-            if self._closed:
+            if self.closed:
                 raise EngineError("the engine is closed")
             if self.live >= self.max_seqs + self.max_waiting:
                 raise Overloaded("too many requests; try later")
@@ -164,7 +175,7 @@ class FakeLoop:
 
     def close(self) -> None:
         with self._changed:
-            self._closed = True
+            self.closed = True
             for running in self._running:
                 running.canceled = True
             self._changed.notify()
@@ -173,9 +184,9 @@ class FakeLoop:
     def _run(self) -> None:
         while True:
             with self._changed:
-                while not (self._running or self._closed):
+                while not (self._running or self.closed):
                     self._changed.wait()
-                if self._closed and not self._running:
+                if self.closed and not self._running:
                     return
                 batch = self._running[: self.max_seqs]
             for running in batch:

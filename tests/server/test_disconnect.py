@@ -99,3 +99,17 @@ def test_closing_the_host_ends_streams() -> None:
             rest = list(lines)
     assert '"finish_reason":"canceled"' in rest[-4]
     assert rest[-2:] == ["data: [DONE]", ""]
+
+
+@pytest.mark.usefixtures("quiet")
+def test_shutting_down_the_server_ends_streams_properly(own: Served) -> None:
+    with own.http() as client:
+        body = {"messages": "!endless", "stream": True}
+        with client.stream("POST", "/v1/chat/completions", json=body) as response:
+            lines = response.iter_lines()
+            next(lines)
+            own.server.should_exit = True
+            rest = list(lines)
+    assert '"finish_reason":"canceled"' in rest[-4]
+    assert rest[-2:] == ["data: [DONE]", ""]
+    own.wait_until(lambda: own.loop.live == 0)

@@ -207,7 +207,10 @@ def test_other_content_types_are_415(served: Served, headers: dict[str, str], sa
 
 
 def test_unknown_model_says_what_is_here(served: Served) -> None:
-    message = "the model 'gpt-4' is not loaded here; loaded is 'default', 'fake-org/fake-gemma', 'fake-gemma', 'gemma3'"
+    message = (
+        "the model 'gpt-4' is not loaded here; "
+        "loaded is 'default', 'fake-org/fake-gemma', 'fake-gemma', 'gemma3'"
+    )
     expected = refusal(message, "not_found_error", "model", "model_not_found")
     for response in (
         post(served, CHAT, model="gpt-4", messages="hi"),

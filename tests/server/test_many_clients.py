@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 CLIENTS = 64
 TEXT = (
-    "The lighthouse keeper climbed the stairs every evening, lit the lamp, and wrote the weather into a book. "
-    "Nobody read the book, yet he never left out a day. "
+    "The lighthouse keeper climbed the stairs every evening, lit the lamp, and wrote the weather into a "
+    "book. Nobody read the book, yet he never left out a day. "
 )
 
 
@@ -41,12 +41,13 @@ def crowd(request: pytest.FixtureRequest) -> Iterator[Served]:
 
 
 def fields(number: int) -> dict[str, Any]:
-    """Prompts of 2 to about 260 tokens, answers of 4 to 19, streamed and whole, greedy."""
+    """Prompts of about 5 to 130 tokens, answers of 4 to 11, streamed and whole, greedy."""
     start = number * 7 % len(TEXT)
     return {
         "model": "default",
-        "prompt": f"Story {number}. " + (TEXT * 12)[start : start + 1 + number**2 % 1200],
-        "max_tokens": 4 + number % 16,
+        "prompt": f"Story {number}. "
+        + (TEXT * 6)[start : start + 1 + (600 if number % 16 == 5 else number**2 % 60)],
+        "max_tokens": 4 + number % 8,
         "temperature": 0,
         "stream": number % 2 == 0,
     }

@@ -134,6 +134,7 @@ def test_errors_come_out_and_nothing_stays(runner: Runner, loop: FakeLoop) -> No
     stream: Any = runner.send_chat_completion_request(chat("!fail", stream=True))
     with pytest.raises(EngineError, match=r"told to fail"):
         list(stream)
+    assert list(stream) == []
     with pytest.raises(PromptTooLong):
         runner.send_completion_request(CompletionRequest("x" * 3000))
     with pytest.raises(InvalidParameter, match=r"^logit_bias ids must be at least 0 and below"):
@@ -215,6 +216,19 @@ def test_what_is_loaded(runner: Runner) -> None:
     assert not runner.is_model_loaded("fake-org/fake-gemma")
     with pytest.raises(EngineError):
         runner.send_chat_completion_request(chat("hi"))
+
+
+def test_dropping_a_runner_frees_the_engine_but_not_under_a_stream() -> None:
+    loop = FakeLoop()
+    runner = Runner.from_host(fake_host(loop))
+    stream: Any = runner.send_chat_completion_request(chat("hello", stream=True))
+    del runner
+    gc.collect()
+    assert "".join(chunk.choices[0].delta.content for chunk in stream) == fake_text("hello")
+    assert not loop.closed
+    del stream
+    gc.collect()
+    assert loop.closed
 
 
 def test_closing_ends_running_requests(runner: Runner) -> None:

@@ -144,6 +144,7 @@ def test_unknown_isq_names_list_all(asked: Any) -> None:
         isq_name(asked)
     assert caught.value.param == "in_situ_quant"
     assert caught.value.message == (
-        f"in_situ_quant: unknown type {str(asked)!r}; known are 2, 3, 4, 5, 6, 8, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q8_1, "
-        "Q2K, Q3K, Q4K, Q5K, Q6K, Q8K, HQQ4, HQQ8, FP8, AFQ2, AFQ3, AFQ4, AFQ6, AFQ8, F8Q8, MXFP4"
+        f"in_situ_quant: unknown type {str(asked)!r}; "
+        "known are 2, 3, 4, 5, 6, 8, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, "
+        "Q8_1, Q2K, Q3K, Q4K, Q5K, Q6K, Q8K, HQQ4, HQQ8, FP8, AFQ2, AFQ3, AFQ4, AFQ6, AFQ8, F8Q8, MXFP4"
     )

@@ -27,6 +27,21 @@ if TYPE_CHECKING:
     from ostro.host import ModelHost
 
 
+@dataclass(frozen=True, slots=True)
+class Start:
+    """How long a model took to load, and the process until then, in seconds; see `Report`."""
+
+    load_seconds: float
+    ready_seconds: float | None
+
+    @classmethod
+    def since(cls, started: float) -> Start:
+        """Of a model that is ready now and began to load at `started` on the clock of perf_counter."""
+        from ostro.cli import machine
+
+        return cls(time.perf_counter() - started, machine.seconds_since_start())
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
     """One benchmark: speeds in tokens per second, times in seconds, sizes in bytes; None is "not measured".
@@ -56,7 +71,7 @@ class Report:
         rows = [(f"prefill {self.prompt_len:,} tokens{after}", self.prefill)]
         rows += [(f"decode {self.gen_len:,} tokens{after}", self.decode)]
         speeds = [
-            f"{what:<32}{rates.median:>10,.1f} tok/s   min {rates.min:,.1f}, max {rates.max:,.1f}"
+            f"{what:<32}{rates.median:>10,.1f} tok/s" + self._spread(rates)
             for what, rates in rows
             if rates is not None
         ]
@@ -71,6 +86,9 @@ class Report:
             *speeds,
             f"loaded in {self.load_seconds:.2f} s{ready}{peak}",
         ]
+
+    def _spread(self, rates: Rates) -> str:
+        return f"   min {rates.min:,.1f}, max {rates.max:,.1f}" if self.iterations > 1 else ""
 
 
 def bench(
@@ -97,25 +115,32 @@ def bench(
     runtime = runtime_config(options, threads=threads, compute=compute, context=context, max_seqs=1)
     started = time.perf_counter()
     with open_host(source, runtime, options, isq=isq) as host:
-        load_seconds = time.perf_counter() - started
-        report = measure(host, prompt_len, gen_len, depth, iterations, warmup, load_seconds)
+        report = measure(
+            host,
+            Start.since(started),
+            prompt_len=prompt_len,
+            gen_len=gen_len,
+            depth=depth,
+            iterations=iterations,
+            warmup=warmup,
+        )
     typer.echo(json.dumps(asdict(report)) if as_json else "\n".join(report.lines()))
 
 
 def measure(
     host: ModelHost,
+    start: Start,
+    *,
     prompt_len: int,
     gen_len: int,
-    depth: int,
-    iterations: int,
-    warmup: int,
-    load_seconds: float,
+    depth: int = 0,
+    iterations: int = 1,
+    warmup: int = 0,
 ) -> Report:
     """Measure a model that nobody else uses; see `bench` for the numbers."""
     from ostro.cli import machine
     from ostro.cli.measure import Bench, Rates
 
-    ready_seconds = machine.seconds_since_start()
     config = host.config
     runs = Bench(
         host.loop,
@@ -143,7 +168,7 @@ def measure(
         iterations=iterations,
         prefill=Rates.of(prefill[warmup:]) if prefill else None,
         decode=Rates.of(decode[warmup:]) if decode else None,
-        load_seconds=load_seconds,
-        ready_seconds=ready_seconds,
+        load_seconds=start.load_seconds,
+        ready_seconds=start.ready_seconds,
         peak_rss=machine.peak_rss(),
     )

@@ -243,10 +243,10 @@ class _Head(NamedTuple):
 
     def draw_beyond(self, width: int, number: float) -> int:
         """The token at `number` of the mass when the first `width` come first and the others follow by id."""
-        best = np.float64(self.values[0])
-        mass = float(np.exp(self.values[:width] - best).cumsum()[-1])
+        best = float(self.values[0])
+        mass = float(np.exp(self.values[:width].astype(np.float64) - best).cumsum()[-1])
         total = float(np.exp(self.log_sum - best))
-        weights = np.exp(self.row - best)
+        weights = np.exp(self.row.astype(np.float64) - best)
         weights[self.ids[:width]] = 0.0
         sums = weights.cumsum()
         rest = float(sums[-1])

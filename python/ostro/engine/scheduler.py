@@ -146,10 +146,10 @@ class Scheduler:
         """
         needs: dict[LayerKind, int] = {}
         for kind, group in self.pages.groups.items():
-            need = 0
+            need = len(self.running) + 1
             for sequence in (*self.running, newcomer):
-                peak = group.peak(len(sequence.token_ids))
-                need += max(0, peak - sequence.pages[kind].held) + 1
+                if sequence.pending > 1:
+                    need += max(0, group.peak(len(sequence.token_ids)) - sequence.pages[kind].held)
             needs[kind] = need
         return self.pages.has_room(needs)
 

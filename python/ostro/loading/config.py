@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from ostro.loading.fields import Fields
     from ostro.ops.batch import LayerKind
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gemma3Config:
-    """The text model (Gemma 3 technical report, section 2); field names as in Hugging Face's Gemma3TextConfig.
+    """The text model (Gemma 3 technical report, section 2). Field names as in Hugging Face's configuration.
 
     layer_kinds: one entry per layer. rope_factor: linear scaling of global layers only, 1.0 for none.
     attention_scale: query_pre_attn_scalar ** -0.5. context_length: positions that the model was trained for.
@@ -37,3 +38,14 @@ class Gemma3Config:
     pad_token_id: int
     eos_token_ids: tuple[int, ...]
     image_token_id: int | None = None
+
+
+def check_heads(fields: Fields, config: Gemma3Config) -> None:
+    """BadConfig unless heads can be grouped and rotated."""
+    if config.num_attention_heads % config.num_key_value_heads:
+        fields.fail(
+            "attention heads",
+            f"({config.num_attention_heads}) cannot share {config.num_key_value_heads} key heads evenly",
+        )
+    if config.head_dim % 2:
+        fields.fail("head dimension", f"({config.head_dim}) is odd, so rotary embedding has no pairs")

@@ -104,8 +104,8 @@ class GgufFile:
             if fmt is None:
                 kind = _OTHER_TYPES.get(info.ggml_type, f"the unknown type {info.ggml_type}")
                 raise UnsupportedModel(
-                    f"{self.path}: tensor {_shown(info.name)} is stored as {kind}, which ostro does not read; "
-                    f"take a file in one of {', '.join(FORMATS)} (Q4_K_M, Q5_K_M, Q6_K and Q8_0 files are)"
+                    f"{self.path}: tensor {_shown(info.name)} is stored as {kind}, which ostro does not read;"
+                    f" take a file in one of {', '.join(FORMATS)} (Q4_K_M, Q5_K_M, Q6_K and Q8_0 files are)"
                 )
             if info.dims[0] % fmt.block:
                 self._corrupt(

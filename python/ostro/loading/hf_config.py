@@ -10,9 +10,9 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from ostro.errors import UnsupportedModel
-from ostro.loading.config import Gemma3Config
+from ostro.loading.config import Gemma3Config, check_heads
 from ostro.loading.fields import Fields
-from ostro.loading.layer_kinds import DEFAULT_PERIOD, MAX_LAYERS, check_heads, listed, periodic
+from ostro.loading.layer_kinds import DEFAULT_PERIOD, MAX_LAYERS, listed, periodic
 from ostro.types import GenerationDefaults
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""Checks and derivations that both configuration formats share."""
+"""Which layers are global and which local, from the ways in which files say it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ostro.loading.config import Gemma3Config
     from ostro.loading.fields import Fields
     from ostro.ops.batch import LayerKind
 
@@ -30,14 +29,3 @@ def listed(
         if entry not in (local, other):
             fields.fail(name, f"must hold {local!r} and {other!r} only, not {str(entry)[:40]!r}")
     return tuple("local" if entry == local else "global" for entry in entries)
-
-
-def check_heads(fields: Fields, config: Gemma3Config) -> None:
-    """BadConfig unless heads can be grouped and rotated."""
-    if config.num_attention_heads % config.num_key_value_heads:
-        fields.fail(
-            "attention heads",
-            f"({config.num_attention_heads}) cannot share {config.num_key_value_heads} key heads evenly",
-        )
-    if config.head_dim % 2:
-        fields.fail("head dimension", f"({config.head_dim}) is odd, so rotary embedding has no pairs")

@@ -74,7 +74,7 @@ def _local(model: str | Path) -> Path | None:
     """The path, if there is one; None for what can only be a hub id. ModelNotFound for neither."""
     path = Path(model).expanduser()
     try:
-        if path.exists():
+        if str(model) and path.exists():
             return path
     except (OSError, ValueError):
         # Too long for a path, or with a NUL in it.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import math
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +21,8 @@ from ostro.server.schema import ChatBody, CompletionBody, DetokenizeBody, Tokeni
 from ostro.server.sse import KEEP_ALIVE_SECONDS
 
 if TYPE_CHECKING:
+    import socket
+
     from ostro.host import ModelHost
 
 LOCAL = "127.0.0.1"
@@ -53,6 +57,26 @@ def create_app(
     return app
 
 
+class GracefulServer(uvicorn.Server):
+    """Ends a host's answers `seconds` after shutdown began, so that every stream gets its last events."""
+
+    def __init__(self, config: uvicorn.Config, host: ModelHost, seconds: float) -> None:
+        # uvicorn's own deadline, which cuts connections, is only for clients that do not read.
+        config.timeout_graceful_shutdown = math.ceil(seconds) + 5
+        super().__init__(config)
+        self._host = host
+        self._seconds = seconds
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """See `uvicorn.Server.shutdown`."""
+        loop = asyncio.get_running_loop()
+        timer = loop.call_later(self._seconds, lambda: loop.run_in_executor(None, self._host.close))
+        try:
+            await super().shutdown(sockets)
+        finally:
+            timer.cancel()
+
+
 def serve(
     host: ModelHost,
     address: str = LOCAL,
@@ -61,9 +85,10 @@ def serve(
     max_body_bytes: int = MAX_BODY_BYTES,
     log_level: str = "info",
 ) -> None:
-    """Serve until SIGINT or SIGTERM; then running answers get GRACEFUL_SECONDS to end.
+    """Serve until SIGINT or SIGTERM.
 
-    The host stays the caller's to close.
+    If answers still run GRACEFUL_SECONDS after that, they are ended and the host is closed; otherwise the
+    host stays the caller's to close.
     """
     config = uvicorn.Config(
         create_app(host, max_body_bytes=max_body_bytes),
@@ -71,9 +96,8 @@ def serve(
         port=port,
         log_level=log_level,
         lifespan="off",
-        timeout_graceful_shutdown=GRACEFUL_SECONDS,
     )
-    uvicorn.Server(config).run()
+    GracefulServer(config, host, GRACEFUL_SECONDS).run()
 
 
 def _openapi(app: FastAPI) -> dict[str, Any]:

@@ -22,10 +22,7 @@ impl Isa {
         #[allow(unused_mut, reason = "only x86_64 has more than the scalar level")]
         let mut levels = vec![Self::Scalar];
         #[cfg(target_arch = "x86_64")]
-        if is_x86_feature_detected!("avx2")
-            && is_x86_feature_detected!("fma")
-            && is_x86_feature_detected!("f16c")
-        {
+        if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c") {
             levels.push(Self::Avx2);
         }
         levels

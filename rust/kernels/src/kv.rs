@@ -204,6 +204,7 @@ impl KvStore {
         KvWriter { store: self, exclusive: PhantomData }
     }
 
+    #[allow(clippy::cast_ptr_alignment, reason = "slabs are aligned by hand, heads start at whole vectors")]
     /// One head on one page. All three numbers are in range, else it panics.
     pub(crate) fn view(&self, page: usize, layer: usize, head: usize) -> PageView<'_> {
         let start = self.head_start(page, layer, head);
@@ -224,6 +225,16 @@ impl KvStore {
         }
     }
 
+    /// The bytes of [`view`](Self::view), to prefetch them.
+    pub(crate) fn bytes(&self, page: usize, layer: usize, head: usize) -> &[u8] {
+        // SAFETY: as in `view`; a head's keys and values lie together.
+        unsafe { slice(self.head_start(page, layer, head), self.head_nbytes()) }
+    }
+
+    fn head_nbytes(&self) -> usize {
+        self.page_nbytes / (self.layers * self.kv_heads)
+    }
+
     /// Values per row of a page's value part.
     pub(crate) fn value_stride(&self) -> usize {
         self.head_dim.next_multiple_of(8)
@@ -231,8 +242,7 @@ impl KvStore {
 
     fn head_start(&self, page: usize, layer: usize, head: usize) -> *mut u8 {
         assert!(layer < self.layers && head < self.kv_heads, "layer {layer}, head {head} of a KV store");
-        let head_nbytes = self.page_nbytes / (self.layers * self.kv_heads);
-        self.pages[page].wrapping_add((layer * self.kv_heads + head) * head_nbytes)
+        self.pages[page].wrapping_add((layer * self.kv_heads + head) * self.head_nbytes())
     }
 }
 
@@ -258,12 +268,16 @@ impl KvWriter<'_> {
 
     /// Writes one token's key and value (`[head_dim]` each) of one head to `slot` (position mod 64) of a page.
     ///
-    /// Panics when a number is out of range. Neighbouring slots share cache lines: give tokens of one page to one
+    /// Neighbouring slots share cache lines: give tokens of one page to one
     /// member where that is easy.
+    ///
+    /// # Panics
+    /// When a number is out of range or a slice has the wrong length.
     ///
     /// # Safety
     /// No two threads write the same (page, layer, head, slot) at a time, and nobody reads that page through
     /// [`store`](Self::store) meanwhile.
+    #[allow(clippy::cast_ptr_alignment, reason = "slabs are aligned by hand, heads start at whole vectors")]
     pub unsafe fn write(&self, page: usize, layer: usize, head: usize, slot: usize, key: &[f32], value: &[f32]) {
         let store = self.store;
         let width = store.head_dim;
@@ -323,9 +337,7 @@ mod tests {
     fn read(store: &KvStore, page: usize, layer: usize, head: usize, slot: usize) -> (Vec<f32>, Vec<f32>) {
         let (keys, values): (Vec<f32>, Vec<f32>) = match store.view(page, layer, head) {
             PageView::F32(k, v) => (k.to_vec(), v.to_vec()),
-            PageView::F16(k, v) => {
-                (k.iter().map(|x| x.to_f32()).collect(), v.iter().map(|x| x.to_f32()).collect())
-            }
+            PageView::F16(k, v) => (k.iter().map(|x| x.to_f32()).collect(), v.iter().map(|x| x.to_f32()).collect()),
         };
         let (width, stride) = (store.head_dim(), store.value_stride());
         let key = (0..width).map(|d| keys[d * PAGE + slot]).collect();

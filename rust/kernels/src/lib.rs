@@ -1,5 +1,7 @@
 //! Numeric kernels of ostro. Nothing here knows about Python, files or text.
 
+#![cfg_attr(test, allow(clippy::float_cmp, reason = "exact results are what the tests are about"))]
+
 pub mod attention;
 pub mod formats;
 pub mod gelu;

@@ -3,10 +3,15 @@
 //! Pair (i, i + half) of a head is rotated by angle position * `inv_freq[i]`. Angles, cosines and sines are f64,
 //! rounded once. Order: first' = fma(first, cos, -(second * sin)), second' = fma(second, cos, first * sin).
 
+#![allow(clippy::inline_always, reason = "only what is inlined into `dispatch` is compiled for its instruction set")]
+
 use crate::isa::Isa;
 use crate::simd::{Kernel, LANES, Simd, dispatch};
 
 /// One row of the table: cos(position * `inv_freq`), then sin; `out` has twice the length of `inv_freq`.
+///
+/// # Panics
+/// When `out` has another length.
 pub fn rope_row(position: i32, inv_freq: &[f64], out: &mut [f32]) {
     assert_eq!(out.len(), 2 * inv_freq.len(), "a row holds one cosine and one sine per frequency");
     let (cosines, sines) = out.split_at_mut(inv_freq.len());
@@ -17,6 +22,9 @@ pub fn rope_row(position: i32, inv_freq: &[f64], out: &mut [f32]) {
 }
 
 /// The table [n, 2 * `inv_freq.len()`] of n positions.
+///
+/// # Panics
+/// When `out` has another length.
 pub fn rope_table(positions: &[i32], inv_freq: &[f64], out: &mut [f32]) {
     assert_eq!(out.len(), positions.len() * 2 * inv_freq.len(), "the table has one row per position");
     if !inv_freq.is_empty() {
@@ -27,9 +35,16 @@ pub fn rope_table(positions: &[i32], inv_freq: &[f64], out: &mut [f32]) {
 }
 
 /// Rotates each head of one token in place. `row` is the token's row of the table; its length is that of a head.
+///
+/// # Panics
+/// When a head has an odd length, or `heads` does not consist of whole heads.
 pub fn rotate_heads(isa: Isa, heads: &mut [f32], row: &[f32]) {
     let width = row.len();
-    assert!(width > 0 && width % 2 == 0 && heads.len() % width == 0, "{} values are no whole heads", heads.len());
+    assert!(
+        width > 0 && width.is_multiple_of(2) && heads.len().is_multiple_of(width),
+        "{} values are no whole heads",
+        heads.len()
+    );
     for head in heads.chunks_exact_mut(width) {
         dispatch(isa, Rotate { head, row });
     }

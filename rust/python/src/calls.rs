@@ -3,6 +3,7 @@
 use numpy::{
     PyArray1, PyArray2, PyArrayMethods, PyReadonlyArray1, PyReadonlyArray2, PyReadwriteArray2, PyUntypedArrayMethods,
 };
+use ostro_kernels::matmul::Precision;
 use ostro_kernels::regions::{self, Attend, Mode, Norm, ShapeError};
 use pyo3::prelude::*;
 
@@ -14,7 +15,7 @@ type Rows<'py, T> = PyReadonlyArray2<'py, T>;
 type RowsOut<'py> = PyReadwriteArray2<'py, f32>;
 
 fn mode(exact: bool) -> Mode {
-    if exact { Mode::Exact } else { Mode::Int8 }
+    if exact { Mode::Exact } else { Mode::Blocks(Precision::Int14) }
 }
 
 /// Runs a region without the GIL.
@@ -182,11 +183,7 @@ pub fn top_k<'py>(
 }
 
 #[pyfunction]
-pub fn log_sum_exp<'py>(
-    py: Python<'py>,
-    team: &Team,
-    logits: Rows<'py, f32>,
-) -> PyResult<Bound<'py, PyArray1<f64>>> {
+pub fn log_sum_exp<'py>(py: Python<'py>, team: &Team, logits: Rows<'py, f32>) -> PyResult<Bound<'py, PyArray1<f64>>> {
     let cols = logits.shape()[1];
     let out = PyArray1::<f64>::zeros(py, logits.shape()[0], false);
     let mut view = out.readwrite();

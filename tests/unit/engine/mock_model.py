@@ -1,7 +1,7 @@
 """A model of integers: exact, cheap, and wrong as soon as one page or one row is not where it belongs.
 
-Like a transformer it has a local and a global layer, keeps what it needs of the past in the pages only, and its
-logits depend on everything that the last row may see, in order.
+Like a transformer it has a local and a global layer, keeps what it needs of the past in the pages only, and
+its logits depend on everything that the last row may see, in order.
 """
 
 from __future__ import annotations

@@ -48,7 +48,7 @@ def requests() -> st.SearchStrategy[dict[str, Any]]:
             "length": st.integers(1, 150),
             "image": st.none() | st.tuples(st.integers(1, 100), st.integers(1, 40)),
             "sampling": st.sampled_from(range(len(SAMPLINGS))),
-            "max_tokens": st.integers(1, 80),
+            "max_tokens": st.integers(1, 40),
             "arrival": st.integers(0, 25),
             "cancel": st.none() | st.integers(0, 60),
         }
@@ -77,13 +77,13 @@ def answer_alone(prompt: Prompt, sampling: Sampling, window: int | None) -> tupl
 
 
 @given(
-    st.lists(requests(), min_size=1, max_size=8),
+    st.lists(requests(), min_size=1, max_size=7),
     st.integers(1, 6),
     st.integers(1, 120),
-    st.integers(10_000, 30_000),
+    st.integers(10_000, 20_000),
     st.sampled_from([70, 1, 64, None]),
 )
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=200, deadline=None)
 def test_company_and_cancellations_change_nothing(
     requests: list[dict[str, Any]], max_seqs: int, chunk: int, kv_bytes: int, window: int | None
 ) -> None:
@@ -353,12 +353,12 @@ def test_timing_begins_when_a_sequence_is_taken_up() -> None:
     engine.add(prompt_of(1, 5), replace(ENDLESS, max_tokens=3))
     second = engine.add(prompt_of(2, 6), replace(ENDLESS, max_tokens=2))
     engine.step()
-    time.sleep(0.05)
+    time.sleep(0.5)
     timing = last_of(run(engine), second).timing
     assert timing is not None
     assert (timing.prompt_tokens, timing.completion_tokens) == (6, 2)
-    assert 0 < timing.prompt_seconds < 0.04
-    assert 0 < timing.completion_seconds < 0.04
+    assert 0 < timing.prompt_seconds < 0.4
+    assert 0 < timing.completion_seconds < 0.4
 
 
 def test_stats_count() -> None:

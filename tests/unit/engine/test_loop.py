@@ -232,10 +232,11 @@ def test_an_idle_loop_sleeps() -> None:
         sink = Sink()
         loop.submit(prompt_of(1, 10), replace(ENDLESS, max_tokens=3), sink)
         sink.wait()
-        cpu = time.thread_time_ns()
-        time.sleep(0.1)
+        settle(loop)
+        cpu = time.process_time()
+        time.sleep(0.3)
         assert len(steps) == 3
-        assert time.thread_time_ns() - cpu < 50_000_000
+        assert time.process_time() - cpu < 0.1
 
 
 def test_a_fault_in_the_engine_itself_ends_the_requests_not_the_thread(

@@ -84,15 +84,15 @@ def test_dry_follows_a_long_context_quickly() -> None:
     rng = np.random.default_rng(0)
     # One token in ten is the same, as with commas in a real text.
     ids = np.where(rng.random(32_000) < 0.1, 7, rng.integers(0, 5000, 32_000)).tolist()
-    start = time.perf_counter()
+    start = time.process_time()
     penalty = DryPenalty(Dry(multiplier=0.8), (), ids)
-    assert time.perf_counter() - start < 1.0
+    assert time.process_time() - start < 1.0
     row = np.zeros(5000, np.float32)
-    start = time.perf_counter()
+    start = time.process_time()
     for token in [7, 3, 7, 11] * 25:
         penalty.observe(token)
         penalty.apply(row)
-    assert (time.perf_counter() - start) / 100 < 2e-3
+    assert (time.process_time() - start) / 100 < 2e-3
 
 
 @given(

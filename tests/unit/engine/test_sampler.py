@@ -79,15 +79,19 @@ def reference(
 
 
 def assert_drawn_from(counts: NDArray[np.int64], probabilities: NDArray[np.float64]) -> None:
-    """Chi-square at about four standard deviations; rare tokens are counted together."""
+    """Chi-square at about four standard deviations; neighbouring rare tokens share a bin."""
     assert counts[probabilities == 0].sum() == 0
-    expected = probabilities * counts.sum()
-    common = expected >= 8
-    observed = np.append(counts[common], counts[~common].sum())
-    wanted = np.append(expected[common], expected[~common].sum())
-    observed, wanted = observed[wanted > 0], wanted[wanted > 0]
+    observed, wanted = [0.0], [0.0]
+    for count, probability in zip(counts.tolist(), probabilities.tolist(), strict=True):
+        if wanted[-1] >= 8:
+            observed.append(0.0)
+            wanted.append(0.0)
+        observed[-1] += count
+        wanted[-1] += probability * float(counts.sum())
+    if len(wanted) > 1:  # the last bin may be too small
+        observed[-2:], wanted[-2:] = [sum(observed[-2:])], [sum(wanted[-2:])]
     freedom = max(1, len(wanted) - 1)
-    chi = float(((observed - wanted) ** 2 / wanted).sum())
+    chi = sum((o - w) ** 2 / w for o, w in zip(observed, wanted, strict=True))
     limit = freedom * (1 - 2 / (9 * freedom) + 4 * math.sqrt(2 / (9 * freedom))) ** 3  # Wilson and Hilferty
     assert chi < limit, (chi, limit)
 
@@ -137,7 +141,7 @@ def test_the_tail_of_an_unlimited_draw_is_exact() -> None:
 
 def test_top_p_beyond_the_first_candidates() -> None:
     logits = np.linspace(0.001, 0, 5000, dtype=np.float32)
-    kept = {sample(logits[None], [state(seed, top_p=0.5)])[0].token_id for seed in range(3000)}
+    kept = {sample(logits[None], [state(seed, top_p=0.5)])[0].token_id for seed in range(1500)}
     assert 2400 < max(kept) < 2500
     assert min(kept) < 20
 

@@ -114,7 +114,7 @@ def nested(depth: int) -> bytes:
     return gb.array(gb.UINT8, 0, b"") if depth == 0 else gb.array(gb.ARRAY, 1, nested(depth - 1))
 
 
-ONE = [("t", [32], gb.F32, 0)]
+ONE: list[tuple[str | bytes, list[int], int, int]] = [("t", [32], gb.F32, 0)]
 CORRUPT: dict[str, tuple[GgufBytes, str]] = {
     "key twice": (GgufBytes(keys=[key("k", gb.UINT8, 1)] * 2), "metadata key 'k' appears twice"),
     "tensor twice": (GgufBytes(tensors=ONE * 2, data=bytes(128)), "tensor 't' appears twice"),
@@ -140,13 +140,22 @@ CORRUPT: dict[str, tuple[GgufBytes, str]] = {
         GgufBytes(keys=[("k", gb.ARRAY, gb.array(gb.BOOL, 2, b"\x01\x07"))]),
         "metadata key 'k' holds a bool of value 7",
     ),
-    "bad UTF-8": (GgufBytes(keys=[("k", gb.STRING, gb.text(b"ab\xff"))]), "metadata key 'k' is not valid UTF-8"),
+    "bad UTF-8": (
+        GgufBytes(keys=[("k", gb.STRING, gb.text(b"ab\xff"))]),
+        "metadata key 'k' is not valid UTF-8",
+    ),
     "bad UTF-8 in a list": (
         GgufBytes(keys=[("k", gb.ARRAY, gb.array(gb.STRING, 2, gb.text("ok") + gb.text(b"\xc3")))]),
         "element 1 of metadata key 'k' is not valid UTF-8",
     ),
-    "bad UTF-8 in a key": (GgufBytes(keys=[(b"\x80", gb.UINT8, b"\x01")]), "metadata key number 0 is not valid"),
-    "unknown value type": (GgufBytes(keys=[("k", 99, b"")]), "metadata key 'k' has the unknown value type 99"),
+    "bad UTF-8 in a key": (
+        GgufBytes(keys=[(b"\x80", gb.UINT8, b"\x01")]),
+        "metadata key number 0 is not valid",
+    ),
+    "unknown value type": (
+        GgufBytes(keys=[("k", 99, b"")]),
+        "metadata key 'k' has the unknown value type 99",
+    ),
     "unknown element type": (
         GgufBytes(keys=[("k", gb.ARRAY, gb.array(13, 1, bytes(8)))]),
         "metadata key 'k' is an array of the unknown value type 13",
@@ -155,7 +164,10 @@ CORRUPT: dict[str, tuple[GgufBytes, str]] = {
     "too many tensors": (GgufBytes(tensor_count=2**60), f"claims {2**60} tensors"),
     "rank 0": (GgufBytes(tensors=[("t", [], gb.F32, 0)], data=bytes(32)), "tensor 't' has 0 dimensions"),
     "rank 5": (GgufBytes(tensors=[("t", [1] * 5, gb.F32, 0)], data=bytes(32)), "tensor 't' has 5 dimensions"),
-    "zero": (GgufBytes(tensors=[("t", [4, 0], gb.F32, 0)], data=bytes(32)), "tensor 't' has a dimension of zero"),
+    "zero": (
+        GgufBytes(tensors=[("t", [4, 0], gb.F32, 0)], data=bytes(32)),
+        "tensor 't' has a dimension of zero",
+    ),
     "absurd": (
         GgufBytes(tensors=[("t", [2**40, 2**40], gb.F32, 0)], data=bytes(32)),
         "tensor 't' claims [1099511627776, 1099511627776] weights",
@@ -218,14 +230,18 @@ def test_a_missing_file_is_not_found(tmp_path: Path) -> None:
         GgufFile(tmp_path / "nothing.gguf")
 
 
-@pytest.mark.parametrize(("kind", "name"), [(16, "IQ2_XXS"), (34, "TQ1_0"), (39, "MXFP4"), (28, "F64"), (777, "777")])
+@pytest.mark.parametrize(
+    ("kind", "name"), [(16, "IQ2_XXS"), (34, "TQ1_0"), (39, "MXFP4"), (28, "F64"), (777, "777")]
+)
 def test_names_the_formats_that_it_does_not_read(tmp_path: Path, kind: int, name: str) -> None:
     file = opened(tmp_path, GgufBytes(tensors=[("blk.0.x", [256], kind, 0)], data=bytes(1024)))
     with pytest.raises(UnsupportedModel, match=rf"tensor 'blk\.0\.x' is stored as .*{name}"):
         file.tensors()
 
 
-@pytest.mark.parametrize("case", ["endless text", "endless numbers", "endless texts", "too many keys", "absurd"])
+@pytest.mark.parametrize(
+    "case", ["endless text", "endless numbers", "endless texts", "too many keys", "absurd"]
+)
 def test_lies_cost_no_memory(tmp_path: Path, case: str) -> None:
     path = tmp_path / "model.gguf"
     path.write_bytes(CORRUPT[case][0].build())

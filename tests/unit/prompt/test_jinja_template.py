@@ -3,7 +3,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ostro.errors import RequestError
@@ -85,6 +85,7 @@ _HOSTILE = st.lists(
 ).map("".join)
 
 
+@settings(deadline=None)
 @given(st.lists(_HOSTILE, min_size=1, max_size=5), st.none() | _HOSTILE)
 def test_the_files_template_and_the_built_in_one_agree(contents: list[str], system: str | None) -> None:
     messages = chat(*contents)

@@ -4,7 +4,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ostro.errors import BadConfig, CorruptFile, InvalidParameter
@@ -26,6 +26,7 @@ _TEXTS = st.lists(_FRAGMENTS | st.text(st.characters(exclude_characters="▁"), 
 )
 
 
+@settings(deadline=None)
 @given(_TEXTS, st.booleans())
 def test_both_formats_agree(small_pair: tuple[Tokenizer, Tokenizer], text: str, control: bool) -> None:
     gguf, from_json = small_pair
@@ -35,6 +36,7 @@ def test_both_formats_agree(small_pair: tuple[Tokenizer, Tokenizer], text: str, 
     assert from_json.decode(ids, skip_special=False) == gguf.decode(ids, skip_special=False)
 
 
+@settings(deadline=None)
 @given(_TEXTS)
 def test_no_text_yields_a_control_token(small_pair: tuple[Tokenizer, Tokenizer], text: str) -> None:
     for tokenizer in small_pair:

@@ -4,6 +4,7 @@ import pytest
 from jinja2 import TemplateError
 
 from ostro.errors import BadConfig
+from ostro.prompt import sandbox
 from ostro.prompt.sandbox import RefusedError, SandboxedTemplate
 
 
@@ -122,7 +123,8 @@ def test_no_way_out_of_the_sandbox(source: str) -> None:
         ("{% set s %}{% for i in range(9999) %}{{ x }}{% endfor %}{% endset %}", "characters of output"),
     ],
 )
-def test_work_is_bounded(source: str, message: str) -> None:
+def test_work_is_bounded(source: str, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sandbox, "MAX_STEPS", 100_000)
     with pytest.raises(TemplateError, match=message):
         render(source, x="y" * 10_000)
 

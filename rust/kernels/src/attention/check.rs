@@ -66,6 +66,6 @@ fn exact(name: &'static str, len: usize, expected: usize) -> Result<(), Attentio
 }
 
 fn multiple(name: &'static str, len: usize, what: &str, of: usize) -> Result<(), AttentionError> {
-    let fits = if of == 0 { len == 0 } else { len % of == 0 && (name != "q" || len > 0) };
+    let fits = if of == 0 { len == 0 } else { len.is_multiple_of(of) && (name != "q" || len > 0) };
     if fits { Ok(()) } else { Err(AttentionError::BadLength { name, len, expected: format!("{what} {of}") }) }
 }

@@ -9,6 +9,8 @@ use crate::simd::{Kernel, LANES, Simd, exp};
 /// Most query rows of one kernel call: four rows by two vectors of keys keep eight sums in registers.
 pub(super) const GROUP: usize = 4;
 
+const CACHE_LINE: usize = 64;
+
 /// Keys `[head_dim][PAGE]`, values `[PAGE][width]`.
 #[derive(Clone, Copy)]
 pub(super) enum Pages<'a> {
@@ -19,6 +21,8 @@ pub(super) enum Pages<'a> {
 /// Folds a page into the states of a group.
 pub(super) struct Page<'a> {
     pub(super) pages: Pages<'a>,
+    /// The page that comes next, which this one's arithmetic gives time to fetch; empty if there is none.
+    pub(super) next: &'a [u8],
     /// `[head_dim][lanes(members)]`, scaled.
     pub(super) packed: &'a [f32],
     pub(super) members: usize,
@@ -67,9 +71,9 @@ impl Page<'_> {
     fn fold<S: Simd, E: Element>(&mut self, s: S, keys: &[E], values: &[E]) {
         let mut scores = [[0.0; PAGE]; GROUP];
         match lanes(self.members) {
-            1 => score::<S, E, 1, 8>(s, self.packed, keys, &mut scores),
-            2 => score::<S, E, 2, 4>(s, self.packed, keys, &mut scores),
-            _ => score::<S, E, 4, 2>(s, self.packed, keys, &mut scores),
+            1 => score::<S, E, 1, 8>(s, self.packed, keys, self.next, &mut scores),
+            2 => score::<S, E, 2, 4>(s, self.packed, keys, self.next, &mut scores),
+            _ => score::<S, E, 4, 2>(s, self.packed, keys, self.next, &mut scores),
         }
         let stride = self.width + 2;
         for (member, state) in self.state.chunks_exact_mut(stride).enumerate() {
@@ -121,10 +125,23 @@ impl Page<'_> {
 
 /// Scores of R rows with all keys of a page; R rows by T vectors of keys at a time.
 #[inline(always)]
-fn score<S: Simd, E: Element, const R: usize, const T: usize>(s: S, packed: &[f32], keys: &[E], scores: &mut Scores) {
+fn score<S: Simd, E: Element, const R: usize, const T: usize>(
+    s: S,
+    packed: &[f32],
+    keys: &[E],
+    next: &[u8],
+    scores: &mut Scores,
+) {
+    let steps = keys.len() / (T * LANES);
+    let lines_per_step = next.len().div_ceil(CACHE_LINE).div_ceil(steps.max(1));
+    let mut fetched = 0;
     for block in (0..PAGE).step_by(T * LANES) {
         let mut sums = [[s.splat(0.0); T]; R];
         for (keys, q) in keys.chunks_exact(PAGE).zip(packed.chunks_exact(R)) {
+            for _ in 0..lines_per_step {
+                s.prefetch(next, fetched);
+                fetched += CACHE_LINE;
+            }
             let keys = &keys[block..block + T * LANES];
             let mut k = [s.splat(0.0); T];
             for t in 0..T {

@@ -17,6 +17,8 @@
 //! and value they read. When there are too few tiles for the team (decode), each span of a tile is an item of its
 //! own, and a second phase merges them.
 
+#![allow(clippy::inline_always, reason = "only what is inlined into `dispatch` is compiled for its instruction set")]
+
 mod check;
 mod kernel;
 mod tile;

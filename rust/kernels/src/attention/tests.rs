@@ -1,0 +1,351 @@
+use proptest::prelude::*;
+
+use super::*;
+use crate::kv::KvType;
+
+/// Numbers in -1..1 that depend on the seed only.
+struct Noise(u64);
+
+impl Noise {
+    fn next(&mut self) -> f32 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        ((self.0 >> 40) as f32 / (1u64 << 23) as f32) - 1.0
+    }
+
+    fn take(&mut self, n: usize) -> Vec<f32> {
+        (0..n).map(|_| self.next()).collect()
+    }
+}
+
+#[derive(Clone, Debug)]
+struct Shape {
+    kv_heads: usize,
+    share: usize,
+    head_dim: usize,
+    dtype: KvType,
+    window: usize,
+}
+
+impl Shape {
+    fn row(&self) -> usize {
+        self.kv_heads * self.share * self.head_dim
+    }
+}
+
+/// Several sequences in one store, with all their queries.
+struct World {
+    shape: Shape,
+    store: KvStore,
+    lengths: Vec<usize>,
+    /// Keys and values as stored, per sequence [length][kv_heads * head_dim].
+    keys: Vec<Vec<f32>>,
+    values: Vec<Vec<f32>>,
+    queries: Vec<Vec<f32>>,
+    key_ends: Vec<Vec<i32>>,
+    table: Vec<Vec<i32>>,
+}
+
+/// Rows `from..to` of sequence `sequence`.
+type Piece = (usize, usize, usize);
+
+impl World {
+    fn new(shape: &Shape, lengths: &[usize], seed: u64) -> Self {
+        let mut noise = Noise(seed);
+        let width = shape.kv_heads * shape.head_dim;
+        let columns = lengths.iter().max().unwrap().div_ceil(PAGE) + 1;
+        let mut store = KvStore::new(2, shape.kv_heads, shape.head_dim, shape.dtype).unwrap();
+        store.reserve(1 + lengths.iter().map(|n| n.div_ceil(PAGE)).sum::<usize>()).unwrap();
+        let mut world = Self {
+            shape: shape.clone(),
+            lengths: lengths.to_vec(),
+            keys: Vec::new(),
+            values: Vec::new(),
+            queries: Vec::new(),
+            key_ends: Vec::new(),
+            table: Vec::new(),
+            store,
+        };
+        let mut next_page = world.store.pages();
+        for &length in lengths {
+            let pages = length.div_ceil(PAGE);
+            let mut table = vec![-1; columns];
+            // Page ids fall, so that an id is never equal to its place by chance.
+            table[..pages].iter_mut().for_each(|id| {
+                next_page -= 1;
+                *id = next_page as i32;
+            });
+            let round = |x: f32| if shape.dtype == KvType::F16 { half::f16::from_f32(x).to_f32() } else { x };
+            let keys: Vec<f32> = noise.take(length * width).into_iter().map(|x| round(4.0 * x)).collect();
+            let values: Vec<f32> = noise.take(length * width).into_iter().map(round).collect();
+            let writer = world.store.writer();
+            for slot in 0..pages * PAGE {
+                for head in 0..shape.kv_heads {
+                    let at = |all: &[f32]| -> Vec<f32> {
+                        // Behind the end lies what must never matter.
+                        all.get(slot * width + head * shape.head_dim..)
+                            .filter(|rest| !rest.is_empty())
+                            .map_or_else(|| vec![f32::NAN; shape.head_dim], |rest| rest[..shape.head_dim].to_vec())
+                    };
+                    let page = table[slot / PAGE] as usize;
+                    // SAFETY: one thread, no reader.
+                    unsafe { writer.write(page, 1, head, slot % PAGE, &at(&keys), &at(&values)) };
+                }
+            }
+            // Now and then a run of rows sees to its own end, as the rows of an image do.
+            let mut ends: Vec<i32> = (1..=length as i32).collect();
+            if length > 20 {
+                let start = (seed as usize % (length - 10)).min(length - 10);
+                ends[start..start + 7].fill((start + 7) as i32);
+            }
+            world.queries.push(noise.take(length * shape.row()));
+            world.keys.push(keys);
+            world.values.push(values);
+            world.key_ends.push(ends);
+            world.table.push(table);
+        }
+        world
+    }
+
+    /// The call for some pieces, with pages that nobody may look at taken out of the table.
+    fn attend(&self, team: &Team, isa: Isa, pieces: &[Piece]) -> Vec<Vec<f32>> {
+        let (mut q, mut positions, mut key_ends, mut table) = (vec![], vec![], vec![], vec![]);
+        let mut row_starts = vec![0];
+        for &(sequence, from, to) in pieces {
+            q.extend_from_slice(&self.queries[sequence][from * self.shape.row()..to * self.shape.row()]);
+            positions.extend(from as i32..to as i32);
+            key_ends.extend_from_slice(&self.key_ends[sequence][from..to]);
+            row_starts.push(positions.len() as i32);
+            let mut row = self.table[sequence].clone();
+            if self.shape.window > 0 {
+                let first = (from + 1).saturating_sub(self.shape.window);
+                row[..first / PAGE].fill(-1);
+            }
+            let last = self.key_ends[sequence][from..to].iter().max().copied().unwrap_or(0) as usize;
+            row[last.div_ceil(PAGE)..].fill(-1);
+            table.extend(row);
+        }
+        let mut out = vec![7.0; q.len()];
+        let inputs = Attend {
+            q: &q,
+            positions: &positions,
+            key_ends: &key_ends,
+            row_starts: &row_starts,
+            page_table: &table,
+            store: &self.store,
+            layer: 1,
+            scale: 0.3,
+            window: self.shape.window,
+        };
+        attend(team, isa, &inputs, &mut out).unwrap();
+        row_starts
+            .windows(2)
+            .map(|w| out[w[0] as usize * self.shape.row()..w[1] as usize * self.shape.row()].to_vec())
+            .collect()
+    }
+
+    fn whole(&self) -> Vec<Piece> {
+        self.lengths.iter().enumerate().map(|(sequence, &length)| (sequence, 0, length)).collect()
+    }
+
+    /// (value, bound on the error of the computed one) of every output element of a row.
+    fn naive(&self, sequence: usize, row: usize) -> Vec<(f64, f64)> {
+        let shape = &self.shape;
+        let width = shape.kv_heads * shape.head_dim;
+        let start = if shape.window == 0 { 0 } else { (row + 1).saturating_sub(shape.window) };
+        let end = self.key_ends[sequence][row] as usize;
+        let eps = f64::from(f32::EPSILON);
+        let mut out = Vec::new();
+        for head in 0..shape.kv_heads * shape.share {
+            let q = &self.queries[sequence][row * shape.row() + head * shape.head_dim..][..shape.head_dim];
+            let at = |all: &Vec<f32>, key: usize, d: usize| {
+                f64::from(all[key * width + head / shape.share * shape.head_dim + d])
+            };
+            let keys = &self.keys[sequence];
+            let product = |key, d| f64::from(q[d]) * f64::from(0.3f32) * at(keys, key, d);
+            let scores: Vec<f64> = (start..end).map(|key| (0..shape.head_dim).map(|d| product(key, d)).sum()).collect();
+            let size = (start..end)
+                .map(|key| (0..shape.head_dim).map(|d| product(key, d).abs()).sum::<f64>())
+                .fold(0.0, f64::max);
+            let most = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+            let weights: Vec<f64> = scores.iter().map(|score| (score - most).exp()).collect();
+            let total: f64 = weights.iter().sum();
+            // A score is off by (d + 2) roundings of its size, a weight by twice that and its own exponential, and
+            // the sums by one rounding per key.
+            let relative = eps * (2.0 * (shape.head_dim + 4) as f64 * size + 2.0 * (end - start) as f64 + 40.0);
+            for d in 0..shape.head_dim {
+                let values = &self.values[sequence];
+                let terms = weights.iter().zip(start..end).map(|(w, key)| w * at(values, key, d) / total);
+                let (sum, magnitude) = terms.fold((0.0, 0.0), |(sum, size), term| (sum + term, size + term.abs()));
+                out.push((sum, relative * magnitude + 1e-12));
+            }
+        }
+        out
+    }
+}
+
+fn bits(rows: &[f32]) -> Vec<u32> {
+    rows.iter().map(|x| x.to_bits()).collect()
+}
+
+fn shape() -> impl Strategy<Value = Shape> {
+    let heads = prop_oneof![Just((1, 4)), Just((2, 1)), Just((2, 3)), Just((1, 2)), Just((1, 5)), Just((1, 40))];
+    let dims = prop_oneof![Just(24usize), Just(64), Just(7), Just(100)];
+    let dtype = prop_oneof![Just(KvType::F32), Just(KvType::F16)];
+    let window = prop_oneof![Just(0usize), Just(1), 2usize..100, Just(512)];
+    (heads, dims, dtype, window).prop_map(|((kv_heads, share), head_dim, dtype, window)| Shape {
+        kv_heads,
+        share,
+        head_dim,
+        dtype,
+        window,
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    #[test]
+    fn the_same_bits_however_it_is_cut(
+        shape in shape(),
+        lengths in prop::collection::vec(1usize..330, 1..4),
+        seed in any::<u64>(),
+        chunk in 1usize..150,
+        threads in 2usize..5,
+    ) {
+        let world = World::new(&shape, &lengths, seed);
+        let alone = Team::new(1).unwrap();
+        let team = Team::new(threads).unwrap();
+        let want = world.attend(&alone, Isa::Scalar, &world.whole());
+        for (sequence, rows) in want.iter().enumerate() {
+            for (row, have) in rows.chunks(shape.row()).enumerate() {
+                for (&have, (exact, bound)) in have.iter().zip(world.naive(sequence, row)) {
+                    prop_assert!((f64::from(have) - exact).abs() <= bound, "row {row}: {have}, want {exact}, {bound}");
+                }
+            }
+        }
+        for isa in Isa::available() {
+            let have = world.attend(&team, isa, &world.whole());
+            prop_assert!(have.iter().zip(&want).all(|(a, b)| bits(a) == bits(b)), "{isa:?}, {threads} threads");
+        }
+        let isa = Isa::detect();
+        // One sequence after the other, in chunks; then last rows of all together, as in a decode step.
+        for (sequence, &length) in lengths.iter().enumerate() {
+            let mut have = Vec::new();
+            for from in (0..length).step_by(chunk) {
+                have.extend(world.attend(&team, isa, &[(sequence, from, length.min(from + chunk))]).concat());
+            }
+            prop_assert_eq!(bits(&have), bits(&want[sequence]), "chunks of {}", chunk);
+        }
+        let last: Vec<Piece> = lengths.iter().enumerate().map(|(sequence, &n)| (sequence, n - 1, n)).collect();
+        for (have, want) in world.attend(&team, isa, &last).iter().zip(&want) {
+            prop_assert_eq!(bits(have), bits(&want[want.len() - shape.row()..]));
+        }
+    }
+}
+
+#[test]
+fn decode_far_into_a_long_sequence_is_split_and_equal() {
+    let shape = Shape { kv_heads: 1, share: 4, head_dim: 16, dtype: KvType::F16, window: 0 };
+    let world = World::new(&shape, &[5000], 3);
+    let row = [(0, 4999, 5000)];
+    let want = world.attend(&Team::new(1).unwrap(), Isa::Scalar, &row);
+    for threads in 2..5 {
+        let have = world.attend(&Team::new(threads).unwrap(), Isa::detect(), &row);
+        assert_eq!(bits(&have[0]), bits(&want[0]));
+    }
+}
+
+fn small() -> (KvStore, Team) {
+    let mut store = KvStore::new(1, 2, 8, KvType::F32).unwrap();
+    store.reserve(2).unwrap();
+    (store, Team::new(1).unwrap())
+}
+
+#[test]
+fn bad_inputs_are_named_and_nothing_is_written() {
+    let (store, team) = small();
+    let q = [0.0; 2 * 4 * 8];
+    let good = Attend {
+        q: &q,
+        positions: &[63, 64],
+        key_ends: &[64, 65],
+        row_starts: &[0, 2],
+        page_table: &[1, 0],
+        store: &store,
+        layer: 0,
+        scale: 1.0,
+        window: 0,
+    };
+    let mut out = [7.0; 64];
+    attend(&team, Isa::Scalar, &good, &mut out).unwrap();
+    let page = |sequence, position, id| AttentionError::NoPage { sequence, position, id };
+    let cases = [
+        (Attend { page_table: &[1, -1], ..good }, page(0, 64, -1)),
+        (Attend { page_table: &[2, 0], ..good }, page(0, 0, 2)),
+        (Attend { page_table: &[1], ..good }, page(0, 64, -1)),
+        (Attend { key_ends: &[64, i32::MAX], ..good }, page(0, 128, -1)),
+        (Attend { row_starts: &[0, 1], ..good }, AttentionError::BadRowStarts),
+        (Attend { row_starts: &[0, 3, 2], page_table: &[1, 0, 1, 0], ..good }, AttentionError::BadRowStarts),
+        (Attend { row_starts: &[], ..good }, AttentionError::BadRowStarts),
+        (Attend { layer: 1, ..good }, AttentionError::NoSuchLayer { layer: 1, layers: 1 }),
+    ];
+    for (inputs, want) in cases {
+        let mut out = [7.0; 64];
+        assert_eq!(attend(&team, Isa::Scalar, &inputs, &mut out), Err(want));
+        assert_eq!(out, [7.0; 64]);
+    }
+    for inputs in [
+        Attend { q: &q[1..], ..good },
+        Attend { q: &[], ..good },
+        Attend { key_ends: &[1], ..good },
+        Attend { row_starts: &[0, 1, 2], page_table: &[1, 0, 1], ..good },
+    ] {
+        let mut out = vec![7.0; inputs.q.len()];
+        assert!(matches!(attend(&team, Isa::Scalar, &inputs, &mut out), Err(AttentionError::BadLength { .. })));
+    }
+    let error = attend(&team, Isa::Scalar, &good, &mut out[1..]).unwrap_err().to_string();
+    assert_eq!(error, "out has 63 elements, expected 64");
+}
+
+#[test]
+fn a_page_outside_the_window_may_be_absent() {
+    let (store, team) = small();
+    let q = [0.0; 4 * 8];
+    let inputs = Attend {
+        q: &q,
+        positions: &[64],
+        key_ends: &[65],
+        row_starts: &[0, 1],
+        page_table: &[-1, 0],
+        store: &store,
+        layer: 0,
+        scale: 1.0,
+        window: 1,
+    };
+    let mut out = [7.0; 32];
+    attend(&team, Isa::Scalar, &inputs, &mut out).unwrap();
+    assert_eq!(out, [0.0; 32]);
+    assert!(attend(&team, Isa::Scalar, &Attend { window: 2, ..inputs }, &mut out).is_err());
+}
+
+#[test]
+fn rows_that_see_nothing_and_empty_batches() {
+    let (store, team) = small();
+    let q = [1.0; 4 * 8];
+    let inputs = Attend {
+        q: &q,
+        positions: &[-5],
+        key_ends: &[-1],
+        row_starts: &[0, 0, 1],
+        page_table: &[-1, -1],
+        store: &store,
+        layer: 0,
+        scale: 1.0,
+        window: 0,
+    };
+    let mut out = [7.0; 32];
+    attend(&team, Isa::Scalar, &inputs, &mut out).unwrap();
+    assert_eq!(out, [0.0; 32]);
+    let none = Attend { q: &[], positions: &[], key_ends: &[], row_starts: &[0], page_table: &[], ..inputs };
+    attend(&team, Isa::Scalar, &none, &mut []).unwrap();
+}

@@ -161,12 +161,13 @@ impl<'a> Plan<'a> {
         }
         let first = (span * PAGES_PER_SPAN).max(tile.seen.start / PAGE);
         let end = ((span + 1) * PAGES_PER_SPAN).min(tile.seen.end.div_ceil(PAGE));
+        let widen = !page.is_empty();
         for index in first..end {
             // Checked in `check`: every page between the first and the last visible one has a valid id.
             let view = store.view(table[index] as usize, self.inputs.layer, tile.kv_head);
             let pages = match view {
                 PageView::F32(keys, values) => Pages::F32(keys, values),
-                PageView::F16(keys, values) if page.is_empty() => Pages::F16(keys, values),
+                PageView::F16(keys, values) if !widen => Pages::F16(keys, values),
                 PageView::F16(keys, values) => {
                     let (wide_keys, wide_values) = page.split_at_mut(keys.len());
                     dispatch(isa, Widen { from: keys, to: wide_keys });
@@ -174,11 +175,23 @@ impl<'a> Plan<'a> {
                     Pages::F32(wide_keys, wide_values)
                 }
             };
-            self.fold_page(isa, tile, index, pages, packed, state);
+            let direct = !widen && index + 1 < end;
+            let next =
+                if direct { store.bytes(table[index + 1] as usize, self.inputs.layer, tile.kv_head) } else { &[] };
+            self.fold_page(isa, tile, index, pages, next, packed, state);
         }
     }
 
-    fn fold_page(&self, isa: Isa, tile: &Tile, index: usize, pages: Pages<'_>, packed: &[f32], state: &mut [f32]) {
+    fn fold_page(
+        &self,
+        isa: Isa,
+        tile: &Tile,
+        index: usize,
+        pages: Pages<'_>,
+        next: &[u8],
+        packed: &[f32],
+        state: &mut [f32],
+    ) {
         let head_dim = self.inputs.store.head_dim();
         let groups = packed.chunks_exact(GROUP * head_dim).zip(state.chunks_mut(GROUP * (self.width + 2)));
         for (group, (packed, state)) in groups.enumerate() {
@@ -191,7 +204,8 @@ impl<'a> Plan<'a> {
                 *seen = (inside(range.start), inside(range.end));
             }
             if seen.iter().any(|(start, end)| start < end) {
-                dispatch(isa, Page { pages, packed, members, seen, width: self.width, state });
+                let next = if group == 0 { next } else { &[] };
+                dispatch(isa, Page { pages, next, packed, members, seen, width: self.width, state });
             }
         }
     }

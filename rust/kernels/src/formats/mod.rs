@@ -261,7 +261,7 @@ impl<'a> Weights<'a> {
     }
 
     /// The bytes from row `row` to the end of the matrix.
-    pub(crate) fn from_row(&self, row: usize) -> &'a [u8] {
+    pub(crate) fn rows_from(&self, row: usize) -> &'a [u8] {
         &self.data[row * self.row_bytes..]
     }
 

@@ -3,11 +3,13 @@
 //! gelu(g) = g / 2 * (1 + tanh(z / 2)) = g / (1 + e^-z) with z = 2 sqrt(2 / pi) (g + 0.044715 g^3). The second
 //! form needs one exponential and no difference of nearly equal numbers.
 
+#![allow(clippy::inline_always, reason = "only what is inlined into `dispatch` is compiled for its instruction set")]
+
 use crate::isa::Isa;
 use crate::simd::{Kernel, LANES, Simd, dispatch, exp};
 
 /// 2 sqrt(2 / pi), and 0.044715 times that.
-const LINEAR: f32 = 1.595_769_1;
+const LINEAR: f32 = 1.595_769;
 const CUBIC: f32 = 0.071_354_814;
 /// gelu is 0 in f32 long before; keeps -inf out of the quotient.
 const LEAST: f32 = -64.0;
@@ -15,6 +17,9 @@ const LEAST: f32 = -64.0;
 /// out = gelu(gate) * up, element by element; all three have the same length.
 ///
 /// gelu is within 1e-6 or 2e-6 of its size, whichever is larger, and has the sign of g.
+///
+/// # Panics
+/// When the lengths differ.
 pub fn gated_gelu(isa: Isa, gate: &[f32], up: &[f32], out: &mut [f32]) {
     assert!(gate.len() == up.len() && gate.len() == out.len(), "lengths of gate, up and out differ");
     dispatch(isa, Gated { gate, up, out });

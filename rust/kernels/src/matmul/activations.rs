@@ -1,4 +1,4 @@
-//! Rows of activations, as f32 and as int8 blocks.
+//! Rows of activations, as f32 and as blocks of integer codes.
 
 use std::cell::UnsafeCell;
 
@@ -11,8 +11,28 @@ use super::{LANES, Mode};
 pub struct Needs {
     /// The f32 rows.
     pub f32: bool,
-    /// Int8 blocks of 32.
-    pub int8: bool,
+    /// Integer blocks of 32.
+    pub blocks: Option<Precision>,
+}
+
+/// How fine the integer codes of activations are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Precision {
+    /// Codes up to 127: one plane.
+    Int8,
+    /// Codes up to 8128 = 64 * 127: a coarse and a fine plane, which take two integer products.
+    Int14,
+}
+
+impl Precision {
+    /// The largest code.
+    #[must_use]
+    pub fn max_code(self) -> f32 {
+        match self {
+            Self::Int8 => 127.0,
+            Self::Int14 => 8128.0,
+        }
+    }
 }
 
 impl Needs {
@@ -20,39 +40,62 @@ impl Needs {
     #[must_use]
     pub fn of(formats: &[Format], mode: Mode) -> Self {
         Self {
-            f32: formats.iter().any(|&format| !mode.is_int8(format)),
-            int8: formats.iter().any(|&format| mode.is_int8(format)),
+            f32: formats.iter().any(|&format| mode.precision(format).is_none()),
+            blocks: formats.iter().filter_map(|&format| mode.precision(format)).max(),
         }
     }
 }
 
-/// Eight int8 blocks: `x[32 * b + i]` is about `scales[b] * codes[b][i]`.
-///
-/// `halves` are the sums of the codes of each half block, `sums[b]` is `scales[b]` times the sum of block b.
+/// Codes of eight blocks.
 #[derive(Clone, Copy)]
 #[repr(C, align(32))]
-pub(crate) struct Octet {
+pub(crate) struct Plane {
     pub codes: [[i8; BLOCK]; LANES],
-    pub scales: [f32; LANES],
-    pub sums: [f32; LANES],
+    /// Sums of the codes of each half block.
     pub halves: [[i16; 2]; LANES],
 }
 
-impl Octet {
-    const ZERO: Self =
-        Self { codes: [[0; BLOCK]; LANES], scales: [0.0; LANES], sums: [0.0; LANES], halves: [[0; 2]; LANES] };
+/// Eight blocks: `x[32 * b + i]` is about `scales[b] * code` with
+/// `code = 64 * coarse.codes[b][i] + fine.codes[b][i]`, or the coarse code alone in int8.
+///
+/// `sums[b]` is `scales[b]` times the sum of the codes of block b.
+#[derive(Clone, Copy)]
+#[repr(C, align(32))]
+pub(crate) struct Octet {
+    pub coarse: Plane,
+    pub fine: Plane,
+    pub scales: [f32; LANES],
+    pub sums: [f32; LANES],
 }
 
-/// Below this, 127 / max is not a finite f32: the block counts as zero.
-const SMALLEST_MAX: f32 = 4e-37;
+impl Plane {
+    const ZERO: Self = Self { codes: [[0; BLOCK]; LANES], halves: [[0; 2]; LANES] };
+
+    fn add_up(&mut self, block: usize) -> i32 {
+        let half = |part: &[i8]| part.iter().map(|&code| i16::from(code)).sum::<i16>();
+        let (low, high) = self.codes[block].split_at(BLOCK / 2);
+        self.halves[block] = [half(low), half(high)];
+        self.halves[block].iter().map(|&half| i32::from(half)).sum()
+    }
+}
+
+impl Octet {
+    const ZERO: Self = Self { coarse: Plane::ZERO, fine: Plane::ZERO, scales: [0.0; LANES], sums: [0.0; LANES] };
+}
+
+/// Weight of a coarse code in steps of the fine ones.
+pub(crate) const COARSE: i32 = 64;
+
+/// Below this, 8128 / max is not a finite f32: the block counts as zero.
+const SMALLEST_MAX: f32 = 3e-35;
 
 /// Adding and subtracting 1.5 * 2^23 rounds |x| < 2^22 to the nearest integer, ties to even, on any CPU.
 const ROUND: f32 = 12_582_912.0;
 
 /// A batch of activations [tokens, cols].
 ///
-/// Int8 blocks are symmetric: `scale = max |x| / 127`, codes are `x * (127 / max |x|)` rounded to nearest, ties to even.
-/// A block whose largest value is below 4e-37 is zero. A block with a NaN or an infinity has the scale NaN, so that
+/// Integer blocks are symmetric: `scale = max |x| / c` with c = [`Precision::max_code`], codes are `x * (c / max |x|)`
+/// rounded to nearest, ties to even. A block whose largest value is below 3e-35 is zero. A block with a NaN or an infinity has the scale NaN, so that
 /// every result of its token is NaN instead of silently wrong. f32 rows are kept as they are.
 ///
 /// Threads may write different rows at once ([`Self::write_row`]).
@@ -79,15 +122,18 @@ impl Activations {
     /// unspecified until they are written.
     ///
     /// # Panics
-    /// When int8 is asked for and `cols` is not a multiple of 32.
+    /// When blocks are asked for and `cols` is not a multiple of 32.
     pub fn reset(&mut self, tokens: usize, cols: usize, needs: Needs) {
-        assert!(!needs.int8 || cols.is_multiple_of(BLOCK), "int8 rows of {cols} columns: not a multiple of {BLOCK}");
+        assert!(
+            needs.blocks.is_none() || cols.is_multiple_of(BLOCK),
+            "blocks in rows of {cols} columns: not a multiple of {BLOCK}"
+        );
         (self.tokens, self.cols, self.needs) = (tokens, cols, needs);
         let values = if needs.f32 { tokens * self.padded_cols() } else { 0 };
         if self.values.len() < values {
             self.values.resize_with(values, Default::default);
         }
-        let octets = if needs.int8 { tokens * self.row_octets() } else { 0 };
+        let octets = if needs.blocks.is_some() { tokens * self.row_octets() } else { 0 };
         if self.octets.len() < octets {
             self.octets.resize_with(octets, || UnsafeCell::new(Octet::ZERO));
         }
@@ -147,13 +193,13 @@ impl Activations {
             values[..self.cols].copy_from_slice(row);
             values[self.cols..].fill(0.0);
         }
-        if self.needs.int8 {
+        if let Some(precision) = self.needs.blocks {
             let count = self.row_octets();
             let cells = &self.octets[token * count..][..count];
             // SAFETY: as above, for UnsafeCell<Octet>.
             let octets = unsafe { std::slice::from_raw_parts_mut(UnsafeCell::raw_get(cells.as_ptr()), count) };
             for (octet, values) in octets.iter_mut().zip(row.chunks(BLOCK * LANES)) {
-                quantize(values, octet);
+                quantize(values, precision, octet);
             }
         }
     }
@@ -167,9 +213,9 @@ impl Activations {
         unsafe { std::slice::from_raw_parts(UnsafeCell::raw_get(cells.as_ptr()), padded) }
     }
 
-    /// Row `token` as int8, with zero blocks to a multiple of 8.
+    /// Row `token` in blocks, with zero blocks to a multiple of 8.
     pub(super) fn octets(&self, token: usize) -> &[Octet] {
-        assert!(self.needs.int8 && token < self.tokens, "these activations have no int8 rows");
+        assert!(self.needs.blocks.is_some() && token < self.tokens, "these activations have no integer blocks");
         let count = self.row_octets();
         let cells = &self.octets[token * count..][..count];
         // SAFETY: same layout and bounds; the contract of `write_row` excludes a writer.
@@ -178,33 +224,48 @@ impl Activations {
 }
 
 /// Quantises up to eight blocks; absent ones become zero.
-fn quantize(values: &[f32], octet: &mut Octet) {
+fn quantize(values: &[f32], precision: Precision, octet: &mut Octet) {
     let (blocks, rest) = values.as_chunks::<BLOCK>();
     debug_assert!(rest.is_empty());
     for (b, block) in blocks.iter().enumerate() {
-        let (scale, inverse) = scale_of(block);
-        let codes = &mut octet.codes[b];
-        for (code, &x) in codes.iter_mut().zip(block) {
-            *code = ((x * inverse + ROUND).to_bits() as i32).wrapping_sub(ROUND.to_bits() as i32) as i8;
-        }
-        if scale == 0.0 || scale.is_nan() {
-            codes.fill(0);
-        }
-        let half = |part: &[i8]| part.iter().map(|&code| i16::from(code)).sum::<i16>();
+        let (scale, inverse) = scale_of(block, precision);
+        let defined = scale > 0.0;
+        let code = |x: f32| {
+            let bits = (x * inverse + ROUND).to_bits() as i32;
+            if defined { bits.wrapping_sub(ROUND.to_bits() as i32) } else { 0 }
+        };
+        let (coarse, fine) = (&mut octet.coarse, &mut octet.fine);
         octet.scales[b] = scale;
-        octet.halves[b] = [half(&codes[..16]), half(&codes[16..])];
-        octet.sums[b] = scale * f32::from(octet.halves[b][0] + octet.halves[b][1]);
+        let sum = match precision {
+            Precision::Int8 => {
+                for (to, &x) in coarse.codes[b].iter_mut().zip(block) {
+                    *to = code(x) as i8;
+                }
+                coarse.add_up(b)
+            }
+            Precision::Int14 => {
+                for ((coarse, fine), &x) in coarse.codes[b].iter_mut().zip(&mut fine.codes[b]).zip(block) {
+                    let code = code(x);
+                    // Rounded division: the fine code is within -32..32, the coarse one within -127..=127.
+                    let high = (code + COARSE / 2) >> COARSE.ilog2();
+                    (*coarse, *fine) = (high as i8, (code - COARSE * high) as i8);
+                }
+                COARSE * coarse.add_up(b) + fine.add_up(b)
+            }
+        };
+        octet.sums[b] = scale * sum as f32;
     }
     for b in blocks.len()..LANES {
-        octet.codes[b] = [0; BLOCK];
-        octet.scales[b] = 0.0;
-        octet.sums[b] = 0.0;
-        octet.halves[b] = [0; 2];
+        for plane in [&mut octet.coarse, &mut octet.fine] {
+            plane.codes[b] = [0; BLOCK];
+            plane.halves[b] = [0; 2];
+        }
+        (octet.scales[b], octet.sums[b]) = (0.0, 0.0);
     }
 }
 
 /// Scale of a block and what its values are multiplied with.
-fn scale_of(block: &[f32; BLOCK]) -> (f32, f32) {
+fn scale_of(block: &[f32; BLOCK], precision: Precision) -> (f32, f32) {
     // Bits of |x| order like |x|, with NaN above infinity: no NaN gets lost on the way.
     let max = f32::from_bits(block.iter().map(|x| x.to_bits() & 0x7fff_ffff).fold(0, u32::max));
     if !max.is_finite() {
@@ -212,7 +273,7 @@ fn scale_of(block: &[f32; BLOCK]) -> (f32, f32) {
     } else if max < SMALLEST_MAX {
         (0.0, 0.0)
     } else {
-        (max / 127.0, 127.0 / max)
+        (max / precision.max_code(), precision.max_code() / max)
     }
 }
 
@@ -220,46 +281,69 @@ fn scale_of(block: &[f32; BLOCK]) -> (f32, f32) {
 mod tests {
     use super::*;
 
-    fn one_block(values: [f32; BLOCK]) -> Octet {
+    fn one_block(values: [f32; BLOCK], precision: Precision) -> Octet {
         let mut octet = Octet::ZERO;
-        octet.codes = [[7; BLOCK]; LANES];
+        octet.coarse.codes = [[7; BLOCK]; LANES];
         octet.scales = [1.0; LANES];
-        quantize(&values, &mut octet);
+        quantize(&values, precision, &mut octet);
         octet
     }
 
+    fn code(octet: &Octet, i: usize) -> i32 {
+        COARSE * i32::from(octet.coarse.codes[0][i]) + i32::from(octet.fine.codes[0][i])
+    }
+
     #[test]
-    fn codes_are_rounded_to_nearest_even_and_sums_are_exact() {
+    fn int8_codes_are_rounded_to_nearest_even_and_sums_are_exact() {
         let mut values = [0.0; BLOCK];
         values[..6].copy_from_slice(&[127.0, 0.5, 1.5, 2.5, -0.5, -1.5]);
         values[16] = -127.0;
         values[31] = 3.49;
-        let octet = one_block(values);
-        assert_eq!(octet.codes[0][..6], [127, 0, 2, 2, 0, -2]);
-        assert_eq!((octet.codes[0][16], octet.codes[0][31]), (-127, 3));
+        let octet = one_block(values, Precision::Int8);
+        assert_eq!(octet.coarse.codes[0][..6], [127, 0, 2, 2, 0, -2]);
+        assert_eq!((octet.coarse.codes[0][16], octet.coarse.codes[0][31]), (-127, 3));
         assert_eq!(octet.scales[0].to_bits(), 1.0_f32.to_bits());
-        assert_eq!(octet.halves[0], [129, -124]);
+        assert_eq!(octet.coarse.halves[0], [129, -124]);
         assert_eq!(octet.sums[0].to_bits(), 5.0_f32.to_bits());
-        assert_eq!(octet.codes[1..], [[0; BLOCK]; 7], "absent blocks are cleared");
+        assert_eq!(octet.coarse.codes[1..], [[0; BLOCK]; 7], "absent blocks are cleared");
         assert_eq!(octet.scales[1..], [0.0; 7]);
     }
 
     #[test]
+    fn int14_codes_come_in_two_planes() {
+        let mut values = [0.0; BLOCK];
+        let codes = [8128, -8128, 31, 32, 33, -31, -32, -33, 8095, 95, 96, -96, 1, -1, 64, 4097];
+        for (value, code) in values.iter_mut().zip(codes) {
+            *value = code as f32;
+        }
+        let octet = one_block(values, Precision::Int14);
+        for (i, expected) in codes.into_iter().enumerate() {
+            assert_eq!(code(&octet, i), expected);
+            assert!((-32..32).contains(&octet.fine.codes[0][i]) && octet.coarse.codes[0][i] > -128);
+        }
+        assert_eq!(octet.scales[0].to_bits(), 1.0_f32.to_bits());
+        assert_eq!(octet.sums[0].to_bits(), (codes.iter().sum::<i32>() as f32).to_bits());
+    }
+
+    #[test]
     fn extreme_blocks_stay_defined() {
-        for x in [f32::MAX, -f32::MAX, 5e-37, -1.0] {
-            let octet = one_block([x; BLOCK]);
-            assert_eq!(octet.codes[0], [if x > 0.0 { 127 } else { -127 }; BLOCK], "{x}");
-        }
-        for x in [1e-40, -f32::MIN_POSITIVE, 0.0, -0.0] {
-            let octet = one_block([x; BLOCK]);
-            assert_eq!((octet.codes[0], octet.scales[0]), ([0; BLOCK], 0.0), "{x}");
-        }
-        for x in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, -f32::NAN] {
-            let mut values = [1.0; BLOCK];
-            values[9] = x;
-            let octet = one_block(values);
-            assert!(octet.scales[0].is_nan() && octet.sums[0].is_nan(), "{x}");
-            assert_eq!(octet.codes[0], [0; BLOCK]);
+        for precision in [Precision::Int8, Precision::Int14] {
+            for x in [f32::MAX, -f32::MAX, 4e-35, -1.0] {
+                let octet = one_block([x; BLOCK], precision);
+                assert_eq!(octet.coarse.codes[0], [if x > 0.0 { 127 } else { -127 }; BLOCK], "{x}");
+                assert_eq!(octet.fine.codes[0], [0; BLOCK], "{x}");
+            }
+            for x in [1e-40, -f32::MIN_POSITIVE, 0.0, -0.0] {
+                let octet = one_block([x; BLOCK], precision);
+                assert_eq!((octet.coarse.codes[0], octet.scales[0]), ([0; BLOCK], 0.0), "{x}");
+            }
+            for x in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, -f32::NAN] {
+                let mut values = [1.0; BLOCK];
+                values[9] = x;
+                let octet = one_block(values, precision);
+                assert!(octet.scales[0].is_nan() && octet.sums[0].is_nan(), "{x}");
+                assert_eq!(octet.coarse.codes[0], [0; BLOCK]);
+            }
         }
     }
 }

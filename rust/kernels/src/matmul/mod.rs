@@ -7,7 +7,7 @@
 //!
 //! Eight partial sums start at +0 and end as `((p0+p4)+(p2+p6)) + ((p1+p5)+(p3+p7))`.
 //!
-//! *Int8, quantised formats.* Blocks of 32 columns, taken in order; block b belongs to partial sum b % 8:
+//! *Integer blocks, quantised formats.* Blocks of 32 columns, taken in order; block b belongs to partial sum b % 8:
 //! ```text
 //! isum = sum of codes * q          exact integers, sub-block scales folded in
 //! msum = sum of steps * half sums  exact integers, only for formats with an offset
@@ -15,7 +15,8 @@
 //! p = fma(offset, x.scale * (msum as f32), p)
 //! ```
 //! with `codes`, `scale`, `steps` and `offset` as in [`crate::formats`], and q, `x.scale` and half sums as in
-//! [`Activations`].
+//! [`Activations`]. In [`Precision::Int14`], q = 64 * coarse + fine, so isum and msum are 64 times the coarse plane's
+//! plus the fine plane's: both exact in i32.
 //!
 //! *Exact mode, and dense formats in both modes.* Rows are dequantised to f32 and padded with zeros to a multiple of 8
 //! columns; column c belongs to partial sum c % 8: `p = fma(w, x, p)`.
@@ -28,7 +29,7 @@ mod x86;
 use std::marker::PhantomData;
 use std::ops::Range;
 
-pub use activations::{Activations, Needs};
+pub use activations::{Activations, Needs, Precision};
 
 use crate::formats::{Format, Weights};
 use crate::isa::Isa;
@@ -39,17 +40,20 @@ const LANES: usize = 8;
 /// How a product treats its activations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
-    /// Quantised weights meet int8 activations; dense weights meet f32 activations.
-    Int8,
+    /// Quantised weights meet integer activations; dense weights meet f32 activations.
+    Blocks(Precision),
     /// f32 activations for every format.
     Exact,
 }
 
 impl Mode {
-    /// True when a product with weights of `format` reads int8 activations, false when it reads f32.
+    /// The integer codes that a product with weights of `format` reads, None when it reads f32.
     #[must_use]
-    pub fn is_int8(self, format: Format) -> bool {
-        self == Self::Int8 && !format.is_dense()
+    pub fn precision(self, format: Format) -> Option<Precision> {
+        match self {
+            Self::Blocks(precision) if !format.is_dense() => Some(precision),
+            _ => None,
+        }
     }
 }
 
@@ -82,7 +86,12 @@ impl<'a> OutView<'a> {
     }
 
     fn fits(&self, tokens: usize, rows: &Range<usize>) -> bool {
-        tokens == 0 || rows.is_empty() || (tokens - 1) * self.stride + self.offset + rows.end <= self.len
+        if tokens == 0 || rows.is_empty() {
+            return true;
+        }
+        let end =
+            (tokens - 1).checked_mul(self.stride).and_then(|at| at.checked_add(self.offset)?.checked_add(rows.end));
+        end.is_some_and(|end| end <= self.len)
     }
 
     /// Writes one result; `multiply` has checked that it fits.
@@ -107,7 +116,7 @@ pub struct Scratch {
 ///
 /// # Panics
 /// When `rows` is not within the matrix, `x` has other columns or lacks the representation that
-/// [`Mode::is_int8`] names, `out` is too small, or the CPU lacks `isa`.
+/// [`Mode::precision`] names, `out` is too small, or the CPU lacks `isa`.
 pub fn multiply(
     isa: Isa,
     weights: &Weights<'_>,
@@ -123,11 +132,12 @@ pub fn multiply(
     if x.tokens() == 0 || rows.is_empty() {
         return;
     }
-    let int8 = mode.is_int8(weights.format());
+    let precision = mode.precision(weights.format());
+    assert!(precision.is_none() || precision == x.needs().blocks, "these activations have other integer blocks");
     match isa {
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx2 => x86::multiply(weights, rows, x, int8, &mut out, &mut scratch.x86),
-        _ => scalar::multiply(weights, rows, x, int8, &mut out, &mut scratch.scalar),
+        Isa::Avx2 => x86::multiply(weights, rows, x, precision, &mut out, &mut scratch.x86),
+        _ => scalar::multiply(weights, rows, x, precision, &mut out, &mut scratch.scalar),
     }
 }
 

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use crate::formats::{BLOCK, Block, Weights};
 
-use super::activations::{Activations, Octet};
+use super::activations::{Activations, COARSE, Octet, Plane, Precision};
 use super::{LANES, OutView, reduce};
 
 /// A decoded weight row.
@@ -18,12 +18,12 @@ pub(super) fn multiply(
     weights: &Weights<'_>,
     rows: Range<usize>,
     x: &Activations,
-    int8: bool,
+    precision: Option<Precision>,
     out: &mut OutView<'_>,
     scratch: &mut Scratch,
 ) {
     for row in rows {
-        if int8 {
+        if let Some(precision) = precision {
             let bytes = weights.row(row);
             scratch.blocks.clear();
             scratch
@@ -31,7 +31,7 @@ pub(super) fn multiply(
                 .extend((0..weights.cols() / BLOCK).map(|index| Block::decode(weights.format(), bytes, index)));
             for token in 0..x.tokens() {
                 let octets = x.octets(token);
-                out.set(token, row, int8_dot(&scratch.blocks, octets, weights.format().has_offset()));
+                out.set(token, row, block_dot(&scratch.blocks, octets, weights.format().has_offset(), precision));
             }
         } else {
             scratch.row.clear();
@@ -44,26 +44,30 @@ pub(super) fn multiply(
     }
 }
 
-fn int8_dot(row: &[Block], x: &[Octet], has_offset: bool) -> f32 {
+fn block_dot(row: &[Block], x: &[Octet], has_offset: bool, precision: Precision) -> f32 {
     let mut partial = [0.0_f32; LANES];
     for (blocks, x) in row.chunks(LANES).zip(x) {
         for (lane, block) in blocks.iter().enumerate() {
             let p = &mut partial[lane];
-            let isum: i32 =
-                block.codes.iter().zip(&x.codes[lane]).map(|(&code, &q)| i32::from(code) * i32::from(q)).sum();
-            *p = (isum as f32).mul_add(block.scale * x.scales[lane], *p);
+            let both = |sum: fn(&Block, &Plane, usize) -> i32| match precision {
+                Precision::Int8 => sum(block, &x.coarse, lane),
+                Precision::Int14 => COARSE * sum(block, &x.coarse, lane) + sum(block, &x.fine, lane),
+            };
+            *p = (both(code_sum) as f32).mul_add(block.scale * x.scales[lane], *p);
             if has_offset {
-                let msum: i32 = block
-                    .steps
-                    .iter()
-                    .zip(&x.halves[lane])
-                    .map(|(&step, &half)| i32::from(step) * i32::from(half))
-                    .sum();
-                *p = block.offset.mul_add(x.scales[lane] * msum as f32, *p);
+                *p = block.offset.mul_add(x.scales[lane] * both(step_sum) as f32, *p);
             }
         }
     }
     reduce(partial)
+}
+
+fn code_sum(block: &Block, x: &Plane, lane: usize) -> i32 {
+    block.codes.iter().zip(&x.codes[lane]).map(|(&code, &q)| i32::from(code) * i32::from(q)).sum()
+}
+
+fn step_sum(block: &Block, x: &Plane, lane: usize) -> i32 {
+    block.steps.iter().zip(&x.halves[lane]).map(|(&step, &half)| i32::from(step) * i32::from(half)).sum()
 }
 
 fn f32_dot(row: &[f32], x: &[f32]) -> f32 {
@@ -84,15 +88,15 @@ mod tests {
     use crate::formats::Format;
     use crate::matmul::{Mode, Needs};
 
-    /// The product of dequantised weights and unquantised activations in f64, and how far int8 may be from it.
+    /// The product of dequantised weights and unquantised activations in f64, and how far codes may be from it.
     ///
     /// An activation is off by at most half a step (and rounding of the step: 2 epsilon of the largest value); f32
     /// arithmetic rounds every term a few times and every partial sum once per block.
-    fn expected(row: &[Block], x: &[f32]) -> (f64, f64) {
+    fn expected(row: &[Block], x: &[f32], precision: Precision) -> (f64, f64) {
         let (mut sum, mut quantization, mut magnitude) = (0.0, 0.0, 0.0);
         for (block, values) in row.iter().zip(x.chunks(BLOCK)) {
             let max = values.iter().fold(0.0_f32, |max, x| max.max(x.abs()));
-            let error = f64::from(max) * (0.5 / 127.0 + 4.0 * f64::from(f32::EPSILON));
+            let error = f64::from(max) * (0.5 / f64::from(precision.max_code()) + 4.0 * f64::from(f32::EPSILON));
             for (i, &x) in values.iter().enumerate() {
                 let scaled = f64::from(block.scale) * f64::from(block.codes[i]);
                 let offset = f64::from(block.offset) * f64::from(block.steps[i / 16]);
@@ -107,7 +111,8 @@ mod tests {
 
     proptest! {
         #[test]
-        fn int8_products_stay_within_the_bound_of_their_activations(
+        fn block_products_stay_within_the_bound_of_their_activations(
+            precision in prop::sample::select(vec![Precision::Int8, Precision::Int14]),
             format in prop::sample::select(Format::ALL.iter().copied().filter(|f| !f.is_dense()).collect::<Vec<_>>()),
             storage_blocks in 1_usize..9,
             bytes in prop::collection::vec(any::<u8>(), 8 * 210),
@@ -122,11 +127,11 @@ mod tests {
             let mut x = x[..cols].to_vec();
             x[cols / 2] *= outlier;
             let mut activations = Activations::new();
-            activations.reset(1, cols, Needs::of(&[format], Mode::Int8));
+            activations.reset(1, cols, Needs::of(&[format], Mode::Blocks(precision)));
             activations.set_row(0, &x);
             let mut out = [0.0];
-            multiply(&weights, 0..1, &activations, true, &mut OutView::new(&mut out, 1, 0), &mut Scratch::default());
-            let (sum, bound) = expected(&blocks, &x);
+            multiply(&weights, 0..1, &activations, Some(precision), &mut OutView::new(&mut out, 1, 0), &mut Scratch::default());
+            let (sum, bound) = expected(&blocks, &x, precision);
             prop_assert!((f64::from(out[0]) - sum).abs() <= bound, "{format:?}: {} is not {sum} +- {bound}", out[0]);
         }
 
@@ -138,10 +143,10 @@ mod tests {
             let data: Vec<u8> = w.iter().flat_map(|w| w.to_le_bytes()).collect();
             let weights = Weights::new(&data, Format::F32, 1, w.len()).unwrap();
             let mut activations = Activations::new();
-            activations.reset(1, w.len(), Needs { f32: true, int8: false });
+            activations.reset(1, w.len(), Needs { f32: true, blocks: None });
             activations.set_row(0, &x);
             let mut out = [0.0];
-            multiply(&weights, 0..1, &activations, false, &mut OutView::new(&mut out, 1, 0), &mut Scratch::default());
+            multiply(&weights, 0..1, &activations, None, &mut OutView::new(&mut out, 1, 0), &mut Scratch::default());
             let terms = || w.iter().zip(&x).map(|(&w, &x)| f64::from(w) * f64::from(x));
             let magnitude: f64 = terms().map(f64::abs).sum();
             let bound = (w.len().div_ceil(LANES) + 4) as f64 * f64::from(f32::EPSILON) * magnitude;

@@ -1,27 +1,42 @@
-//! RMSNorm: x / sqrt(mean(x^2) + eps) * weight.
+//! `RMSNorm`: x / sqrt(mean(x^2) + eps) * weight.
 //!
 //! Order: element i is squared into partial sum i mod 16 by one fused multiply-add; sums i and i + 8 are added,
 //! then lanes i and i + 4, i and i + 2, and the last two. Mean and root are taken in f64 and rounded once. An
 //! element is (x * scale) * weight, in this order; `add_norm` fuses the last product with the addition.
 
+#![allow(clippy::inline_always, reason = "only what is inlined into `dispatch` is compiled for its instruction set")]
+
 use crate::isa::Isa;
 use crate::simd::{Kernel, LANES, Simd, dispatch};
 
 /// out = norm(x). All three slices have the same length.
+///
+/// # Panics
+/// When the lengths differ.
 pub fn rms_norm(isa: Isa, x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
     assert!(x.len() == weight.len() && x.len() == out.len(), "lengths of x, weight and out differ");
     dispatch(isa, Norm { x, weight, eps, out });
 }
 
 /// heads = norm(head) for each head of `weight.len()` values, in place; its length is a multiple of that.
+///
+/// # Panics
+/// When `heads` does not consist of whole heads.
 pub fn rms_norm_heads(isa: Isa, heads: &mut [f32], weight: &[f32], eps: f32) {
-    assert!(!weight.is_empty() && heads.len() % weight.len() == 0, "{} values are no whole heads", heads.len());
+    assert!(
+        !weight.is_empty() && heads.len().is_multiple_of(weight.len()),
+        "{} values are no whole heads",
+        heads.len()
+    );
     for head in heads.chunks_exact_mut(weight.len()) {
         dispatch(isa, NormInPlace { x: head, weight, eps });
     }
 }
 
 /// x += norm(h). All three slices have the same length.
+///
+/// # Panics
+/// When the lengths differ.
 pub fn add_norm(isa: Isa, x: &mut [f32], h: &[f32], weight: &[f32], eps: f32) {
     assert!(x.len() == weight.len() && x.len() == h.len(), "lengths of x, h and weight differ");
     dispatch(isa, AddNorm { x, h, weight, eps });

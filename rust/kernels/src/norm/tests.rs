@@ -18,9 +18,8 @@ fn tolerance(n: usize) -> f64 {
 }
 
 fn case() -> impl Strategy<Value = (Vec<f32>, Vec<f32>, Vec<f32>)> {
-    (1usize..700, prop_oneof![Just(1e-3f32), Just(1.0), Just(1e5)]).prop_flat_map(|(n, size)| {
-        (vec(-size..size, n), vec(-200.0f32..1700.0, n), vec(-size..size, n))
-    })
+    (1usize..700, prop_oneof![Just(1e-3f32), Just(1.0), Just(1e5)])
+        .prop_flat_map(|(n, size)| (vec(-size..size, n), vec(-200.0f32..1700.0, n), vec(-size..size, n)))
 }
 
 fn bits(x: &[f32]) -> Vec<u32> {

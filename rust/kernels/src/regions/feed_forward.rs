@@ -91,8 +91,7 @@ pub fn gated_gelu(
                 for token in 0..tokens {
                     let at = token * width + rows.start..token * width + rows.end;
                     // SAFETY: as above: this member's own columns.
-                    let (gate, up, out) =
-                        unsafe { (gates.range(at.clone()), ups.range(at.clone()), out.range(at)) };
+                    let (gate, up, out) = unsafe { (gates.range(at.clone()), ups.range(at.clone()), out.range(at)) };
                     gate_row(isa, gate, up, out);
                 }
             });

@@ -1,5 +1,7 @@
 //! Choosing from a row of logits: the k largest, and log(sum(exp)).
 
+#![allow(clippy::inline_always, reason = "only what is inlined into `dispatch` is compiled for its instruction set")]
+
 mod log_sum_exp;
 mod top_k;
 

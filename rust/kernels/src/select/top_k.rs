@@ -29,7 +29,7 @@ pub fn top_k(isa: Isa, row: &[f32], k: usize) -> (Vec<u32>, Vec<f32>) {
     let mut ids: Vec<u32> = best.iter().map(|&key| id(key)).collect();
     if ids.len() < k {
         // Nothing beats -inf but what was collected: -inf and NaN fill up in order of ids.
-        let rest = (0u32..).zip(row).filter(|(_, x)| !(**x > f32::NEG_INFINITY)).map(|(id, _)| id);
+        let rest = (0u32..).zip(row).filter(|(_, x)| x.is_nan() || **x == f32::NEG_INFINITY).map(|(id, _)| id);
         ids.extend(rest.take(k - best.len()));
     }
     let value = |&id: &u32| if row[id as usize].is_nan() { f32::NEG_INFINITY } else { row[id as usize] };
@@ -105,9 +105,7 @@ mod tests {
     fn naive(row: &[f32], k: usize) -> (Vec<u32>, Vec<f32>) {
         let clean = |x: f32| if x.is_nan() { f32::NEG_INFINITY } else { x };
         let mut order: Vec<u32> = (0..row.len() as u32).collect();
-        order.sort_by(|&a, &b| {
-            clean(row[b as usize]).partial_cmp(&clean(row[a as usize])).unwrap().then(a.cmp(&b))
-        });
+        order.sort_by(|&a, &b| clean(row[b as usize]).partial_cmp(&clean(row[a as usize])).unwrap().then(a.cmp(&b)));
         order.truncate(k);
         let values = order.iter().map(|&id| clean(row[id as usize])).collect();
         (order, values)

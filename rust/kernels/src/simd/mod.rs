@@ -3,6 +3,8 @@
 //! Every operation rounds exactly as its scalar twin does, and [`Simd::sum`] adds in a fixed order. A kernel
 //! written against [`Simd`] therefore gives the same bits on every instruction set.
 
+#![allow(clippy::inline_always, reason = "only what is inlined into `dispatch` is compiled for its instruction set")]
+
 mod exp;
 mod scalar;
 #[cfg(target_arch = "x86_64")]
@@ -44,6 +46,8 @@ pub(crate) trait Simd: Copy {
     fn zero_below(self, x: Self::V, limit: f32, y: Self::V) -> Self::V;
     /// 2^n for integral n from -126 to 127.
     fn exp2_integral(self, n: Self::V) -> Self::V;
+    /// Asks for the cache line at byte `at` of `memory`, if there is one; changes no result.
+    fn prefetch(self, memory: &[u8], at: usize);
 
     /// As `load`, from at most eight elements; zero in the other lanes.
     #[inline(always)]

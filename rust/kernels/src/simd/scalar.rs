@@ -88,4 +88,7 @@ impl Simd for Scalar {
     fn exp2_integral(self, n: V) -> V {
         n.map(|n| f32::from_bits(((n as i32 + 127) as u32) << 23))
     }
+
+    #[inline(always)]
+    fn prefetch(self, _memory: &[u8], _at: usize) {}
 }

@@ -108,11 +108,7 @@ mod tests {
     fn v2_takes_the_tightest_ancestor_and_rounds_up() {
         let tree = Tree::new(
             "v2",
-            &[
-                ("self", "0::/a/b\n"),
-                ("fs/a/cpu.max", "150000 100000\n"),
-                ("fs/a/b/cpu.max", "max 100000\n"),
-            ],
+            &[("self", "0::/a/b\n"), ("fs/a/cpu.max", "150000 100000\n"), ("fs/a/b/cpu.max", "max 100000\n")],
         );
         assert_eq!(tree.quota(), Some(2));
     }

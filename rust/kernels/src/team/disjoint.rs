@@ -39,7 +39,10 @@ impl<'a, T> Disjoint<'a, T> {
         self.start
     }
 
-    /// The elements of `range`; panics when it does not lie inside the slice.
+    /// The elements of `range`.
+    ///
+    /// # Panics
+    /// When it does not lie inside the slice.
     ///
     /// # Safety
     /// No other slice obtained from this value that overlaps `range` is in use meanwhile.

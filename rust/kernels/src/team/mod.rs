@@ -108,7 +108,8 @@ unsafe fn lead<'a>(
 ) -> Option<Box<dyn std::any::Any + Send>> {
     // SAFETY: only the lifetime changes. `end` below returns when no member uses the job any more, and nothing in
     // between unwinds: the panics of `work` are caught.
-    let job = unsafe { mem::transmute::<&'a (dyn Fn(&Worker<'_>) + Sync + 'a), &'static (dyn Fn(&Worker<'_>) + Sync)>(work) };
+    let job =
+        unsafe { mem::transmute::<&'a (dyn Fn(&Worker<'_>) + Sync + 'a), &'static (dyn Fn(&Worker<'_>) + Sync)>(work) };
     // SAFETY: the caller's promise, and as above.
     unsafe { shared.open(round, Job(job)) };
     take_part(shared, 0, round, work);

@@ -151,9 +151,9 @@ impl Shared {
                 self.ring_all_but(index);
             }
         } else {
-            self.seats[index].doorbell.wait(|| {
-                self.opened.0.load(Ordering::Acquire) != opened || self.failed.load(Ordering::Acquire)
-            });
+            self.seats[index]
+                .doorbell
+                .wait(|| self.opened.0.load(Ordering::Acquire) != opened || self.failed.load(Ordering::Acquire));
         }
         !self.failed.load(Ordering::Acquire)
     }

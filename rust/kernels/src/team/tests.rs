@@ -28,7 +28,9 @@ fn every_item_is_handed_out_once_in_every_run() {
             team.run(|worker| {
                 worker.share(0, items, 1 + round % 5, |range| {
                     assert!(!range.is_empty() && range.len() <= 1 + round % 5);
-                    counts[range].iter().for_each(|count| count.store(1 + count.load(Ordering::Relaxed), Ordering::Relaxed));
+                    counts[range]
+                        .iter()
+                        .for_each(|count| count.store(1 + count.load(Ordering::Relaxed), Ordering::Relaxed));
                 });
                 worker.barrier();
                 worker.share(1, items, 2, |range| {
@@ -77,20 +79,22 @@ fn many_barriers_keep_members_in_step() {
 }
 
 #[test]
-fn a_late_member_misses_the_run_and_nobody_waits() {
+fn a_member_that_comes_after_the_first_barrier_misses_the_run() {
+    fn idle(_: &Worker<'_>) {}
+    let shared = Shared::new(3);
+    // SAFETY: one round after the other, and the job is never called.
+    unsafe { shared.open(1, Job(&idle)) };
+    assert!(shared.join(2).is_none(), "another round");
+    assert!(shared.join(1).is_some());
+    shared.leave();
+    assert!(shared.end().is_none());
+    assert!(shared.join(1).is_none(), "the caller is done");
+    // SAFETY: as above.
+    unsafe { shared.open(2, Job(&idle)) };
+    assert!(shared.meet(0), "nobody else has joined");
+    assert!(shared.join(2).is_none(), "the barrier has opened");
+    assert!(shared.end().is_none());
     let team = Team::new(2).unwrap();
-    let release = AtomicBool::new(false);
-    thread::scope(|scope| {
-        // Keeps member 1 busy in a run of its own, whose caller waits too.
-        let hold = scope.spawn(|| {
-            gather(&team, |worker| while worker.index == 1 && !release.load(Ordering::SeqCst) {
-                thread::yield_now();
-            });
-        });
-        release.store(true, Ordering::SeqCst);
-        hold.join().unwrap();
-    });
-    // A member joins before the first barrier opens, or not at all.
     for _ in 0..2000 {
         let opened = AtomicBool::new(false);
         team.run(|worker| {
@@ -162,7 +166,11 @@ fn round_numbers_may_start_again() {
     team.run(|worker| worker.share(15, 5, 1, |_| {}));
     *team.round.lock().unwrap() = u32::MAX;
     let count = AtomicUsize::new(0);
-    team.run(|worker| worker.share(15, 5, 1, |_| drop(count.fetch_add(1, Ordering::Relaxed))));
+    team.run(|worker| {
+        worker.share(15, 5, 1, |_| {
+            count.fetch_add(1, Ordering::Relaxed);
+        });
+    });
     assert_eq!(*team.round.lock().unwrap(), 1);
     assert_eq!(count.into_inner(), 5);
 }
@@ -183,7 +191,9 @@ fn a_forked_child_works_alone() {
     if child == 0 {
         let count = AtomicUsize::new(0);
         team.run(|worker| {
-            worker.share(0, 10, 3, |range| drop(count.fetch_add(range.len(), Ordering::Relaxed)));
+            worker.share(0, 10, 3, |range| {
+                count.fetch_add(range.len(), Ordering::Relaxed);
+            });
             worker.barrier();
         });
         drop(team);

@@ -32,6 +32,9 @@ impl Worker<'_> {
     ///
     /// Other members may still be at work on theirs: put a [`barrier`](Self::barrier) behind it before their
     /// results are used. `phase` (below 16) names the share: use each number once per run.
+    ///
+    /// # Panics
+    /// When `phase` is too large, or there are 2^32 items or more.
     pub fn share(&self, phase: usize, items: usize, chunk: usize, mut work: impl FnMut(Range<usize>)) {
         assert!(phase < PHASES, "phase {phase}: a run has {PHASES}");
         assert!(u32::try_from(items).is_ok(), "{items} items do not fit a share");

@@ -8,7 +8,7 @@ use crate::matmul::activations::Activations;
 use crate::matmul::{LANES, OutView};
 
 use super::gemv::decode_cut;
-use super::lanes::{each8, load_f32, reduce, store_f32};
+use super::lanes::{each8, load_f32, reduce, store_f32, store_i32};
 use super::octet::{Decode, Sum};
 
 /// Rows and tokens of a tile: 12 accumulators hide the latency of fma and leave registers for the operands.
@@ -118,7 +118,7 @@ pub(super) fn dense(weights: &Weights<'_>, row: usize, out: &mut [[f32; LANES]])
 /// A row of a quantised format.
 #[target_feature(enable = "avx2,fma,f16c")]
 pub(super) fn quantized<D: Decode>(weights: &Weights<'_>, row: usize, out: &mut [[f32; LANES]]) {
-    let mut bytes = weights.from_row(row);
+    let mut bytes = weights.rows_from(row);
     for groups in out.chunks_mut(LANES * BLOCK / LANES) {
         let octet = decode_cut::<D>(bytes);
         bytes = &bytes[D::BYTES.min(bytes.len())..];
@@ -155,9 +155,9 @@ fn half_of(pair: i32, half: usize) -> i32 {
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
 fn lanes_of(v: __m256i) -> [i32; LANES] {
-    let mut lanes = [0.0; LANES];
-    store_f32(&mut lanes, _mm256_castsi256_ps(v));
-    lanes.map(|lane| lane.to_bits().cast_signed())
+    let mut lanes = [0; LANES];
+    store_i32(&mut lanes, v);
+    lanes
 }
 
 /// The 32 codes of a block as int32, eight per vector.

@@ -11,18 +11,18 @@ use core::arch::x86_64::*;
 use std::ops::Range;
 
 use crate::formats::{BLOCK, Weights};
-use crate::matmul::activations::{self, Activations};
+use crate::matmul::activations::{self, Activations, Plane};
 use crate::matmul::{LANES, OutView};
 
-use super::lanes::{broadcast_pair, broadcast4};
-use super::octet::{Decode, Sum};
+use super::lanes::{broadcast_pair, broadcast4, store_f32};
+use super::octet::{COARSE_BITS, Decode, Sum};
 use super::panel::{Octets, Panel, ROWS};
 
 /// Tokens of a tile: 2 x 4 accumulators leave registers for weights, activations and temporaries.
 const TILE: usize = 4;
 
 #[target_feature(enable = "avx2,fma,f16c")]
-pub(super) fn multiply<D: Decode>(
+pub(super) fn multiply<D: Decode, const FINE: bool>(
     weights: &Weights<'_>,
     rows: Range<usize>,
     x: &Activations,
@@ -36,10 +36,10 @@ pub(super) fn multiply<D: Decode>(
         let mut token = 0;
         while token < x.tokens() {
             match x.tokens() - token {
-                1 => tile::<D, 1>(octets, blocks, x, token, first, count, out),
-                2 => tile::<D, 2>(octets, blocks, x, token, first, count, out),
-                3 => tile::<D, 3>(octets, blocks, x, token, first, count, out),
-                _ => tile::<D, TILE>(octets, blocks, x, token, first, count, out),
+                1 => tile::<D, 1, FINE>(octets, blocks, x, token, first, count, out),
+                2 => tile::<D, 2, FINE>(octets, blocks, x, token, first, count, out),
+                3 => tile::<D, 3, FINE>(octets, blocks, x, token, first, count, out),
+                _ => tile::<D, TILE, FINE>(octets, blocks, x, token, first, count, out),
             }
             token += TILE;
         }
@@ -50,7 +50,7 @@ pub(super) fn multiply<D: Decode>(
 type Partial<const T: usize> = [[[__m256; 2]; T]; LANES];
 
 #[target_feature(enable = "avx2,fma,f16c")]
-fn tile<D: Decode, const T: usize>(
+fn tile<D: Decode, const T: usize, const FINE: bool>(
     panel: &[Octets],
     blocks: usize,
     x: &Activations,
@@ -64,7 +64,7 @@ fn tile<D: Decode, const T: usize>(
     for (o, weights) in panel.iter().enumerate() {
         let octets: [&activations::Octet; T] = std::array::from_fn(|t| &tokens[t][o]);
         for block in 0..LANES.min(blocks - o * LANES) {
-            accumulate::<D, T>(weights, &octets, block, &mut partial[block]);
+            accumulate::<D, T, FINE>(weights, &octets, block, &mut partial[block]);
         }
     }
     for t in 0..T {
@@ -75,7 +75,7 @@ fn tile<D: Decode, const T: usize>(
                 _mm256_add_ps(_mm256_add_ps(p(1), p(5)), _mm256_add_ps(p(3), p(7))),
             );
             let mut values = [0.0; 8];
-            super::lanes::store_f32(&mut values, sum);
+            store_f32(&mut values, sum);
             for (row, &value) in (8 * half..count).zip(&values) {
                 out.set(token + t, first + row, value);
             }
@@ -85,34 +85,40 @@ fn tile<D: Decode, const T: usize>(
 
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn accumulate<D: Decode, const T: usize>(
+fn accumulate<D: Decode, const T: usize, const FINE: bool>(
     w: &Octets,
     x: &[&activations::Octet; T],
     block: usize,
     partial: &mut [[__m256; 2]; T],
 ) {
-    let sums = match D::SUM {
-        Sum::Nibble => small::<T, 8>(w, x, block),
-        Sum::Small => small::<T, 4>(w, x, block),
-        Sum::Halves => halves::<T>(w, x, block),
-        Sum::Signed => signed::<T>(w, x, block),
-    };
+    let mut coarse: [&Plane; T] = [&x[0].coarse; T];
+    let mut fine: [&Plane; T] = [&x[0].fine; T];
     for t in 0..T {
-        let pair = broadcast_pair(x[t].halves[block]);
+        (coarse[t], fine[t]) = (&x[t].coarse, &x[t].fine);
+    }
+    let mut sums = code_sums::<D, T>(w, &coarse, block);
+    if FINE {
+        let low = code_sums::<D, T>(w, &fine, block);
+        for t in 0..T {
+            for half in 0..2 {
+                sums[t][half] = both(sums[t][half], low[t][half]);
+            }
+        }
+    }
+    for t in 0..T {
         let scale = _mm256_set1_ps(x[t].scales[block]);
         for half in 0..2 {
             let p = &mut partial[t][half];
-            let mut isum = sums[t][half];
-            if D::BIAS != 0 {
-                let bias = if D::SUM == Sum::Halves { w.bias[block].load(half) } else { _mm256_set1_epi16(D::BIAS) };
-                isum = _mm256_sub_epi32(isum, _mm256_madd_epi16(bias, pair));
-            }
             let weight_scale = _mm256_castsi256_ps(w.scale[block].load(half));
-            *p = _mm256_fmadd_ps(_mm256_cvtepi32_ps(isum), _mm256_mul_ps(weight_scale, scale), *p);
+            *p = _mm256_fmadd_ps(_mm256_cvtepi32_ps(sums[t][half]), _mm256_mul_ps(weight_scale, scale), *p);
             if D::OFFSET {
                 let offset = _mm256_castsi256_ps(w.offset[block].load(half));
                 let sum = if D::STEPS {
-                    let msum = _mm256_madd_epi16(w.steps[block].load(half), pair);
+                    let steps = w.steps[block].load(half);
+                    let mut msum = _mm256_madd_epi16(steps, broadcast_pair(coarse[t].halves[block]));
+                    if FINE {
+                        msum = both(msum, _mm256_madd_epi16(steps, broadcast_pair(fine[t].halves[block])));
+                    }
                     _mm256_mul_ps(scale, _mm256_cvtepi32_ps(msum))
                 } else {
                     _mm256_set1_ps(x[t].sums[block])
@@ -123,14 +129,39 @@ fn accumulate<D: Decode, const T: usize>(
     }
 }
 
+/// The sum over both planes.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn both(coarse: __m256i, fine: __m256i) -> __m256i {
+    _mm256_add_epi32(_mm256_slli_epi32::<COARSE_BITS>(coarse), fine)
+}
+
+/// Block sums of (codes - BIAS) times one plane of activations.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn code_sums<D: Decode, const T: usize>(w: &Octets, x: &[&Plane; T], block: usize) -> [[__m256i; 2]; T] {
+    let mut sums = match D::SUM {
+        Sum::Nibble => small::<T, 8>(w, x, block),
+        Sum::Small => small::<T, 4>(w, x, block),
+        Sum::Halves => halves::<T>(w, x, block),
+        Sum::Signed => signed::<T>(w, x, block),
+    };
+    if D::BIAS != 0 {
+        for t in 0..T {
+            let pair = broadcast_pair(x[t].halves[block]);
+            for half in 0..2 {
+                let bias = if D::SUM == Sum::Halves { w.bias[block].load(half) } else { _mm256_set1_epi16(D::BIAS) };
+                sums[t][half] = _mm256_sub_epi32(sums[t][half], _mm256_madd_epi16(bias, pair));
+            }
+        }
+    }
+    sums
+}
+
 /// Block sums of small unsigned codes: `QUADS` of them (of four columns) fit int16.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn small<const T: usize, const QUADS: usize>(
-    w: &Octets,
-    x: &[&activations::Octet; T],
-    block: usize,
-) -> [[__m256i; 2]; T] {
+fn small<const T: usize, const QUADS: usize>(w: &Octets, x: &[&Plane; T], block: usize) -> [[__m256i; 2]; T] {
     let one = _mm256_set1_epi16(1);
     let mut sums = [[_mm256_setzero_si256(); 2]; T];
     for group in 0..8 / QUADS {
@@ -156,7 +187,7 @@ fn small<const T: usize, const QUADS: usize>(
 /// Block sums of unsigned codes with an integer scale per half block.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn halves<const T: usize>(w: &Octets, x: &[&activations::Octet; T], block: usize) -> [[__m256i; 2]; T] {
+fn halves<const T: usize>(w: &Octets, x: &[&Plane; T], block: usize) -> [[__m256i; 2]; T] {
     let mut sums = [[_mm256_setzero_si256(); 2]; T];
     for two in 0..4 {
         let codes = [&w.codes[block][2 * two], &w.codes[block][2 * two + 1]];
@@ -174,10 +205,12 @@ fn halves<const T: usize>(w: &Octets, x: &[&activations::Octet; T], block: usize
     sums
 }
 
-/// Block sums of signed codes.
+/// Block sums of signed codes: magnitudes meet activations with the sign of the code.
+///
+/// Panels of int16 for `madd` need fewer operations, but twice the cache: measured slower.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn signed<const T: usize>(w: &Octets, x: &[&activations::Octet; T], block: usize) -> [[__m256i; 2]; T] {
+fn signed<const T: usize>(w: &Octets, x: &[&Plane; T], block: usize) -> [[__m256i; 2]; T] {
     let one = _mm256_set1_epi16(1);
     let mut sums = [[_mm256_setzero_si256(); 2]; T];
     for quad in 0..8 {

@@ -11,11 +11,11 @@ use core::arch::x86_64::*;
 use std::ops::Range;
 
 use crate::formats::{BLOCK, Weights};
-use crate::matmul::activations::{self, Activations};
+use crate::matmul::activations::{self, Activations, Plane};
 use crate::matmul::{LANES, OutView};
 
 use super::lanes::{each8, load_f32, load_i8, load_pairs, reduce, sums8};
-use super::octet::{Decode, Octet, Sum};
+use super::octet::{COARSE_BITS, Decode, Octet, Sum};
 
 /// Bytes between the weights being decoded and the ones being fetched.
 const PREFETCH: usize = 2048;
@@ -24,7 +24,7 @@ const PREFETCH: usize = 2048;
 type Tail = [u8; LANES * 34];
 
 #[target_feature(enable = "avx2,fma,f16c")]
-pub(super) fn multiply<D: Decode, const T: usize>(
+pub(super) fn multiply<D: Decode, const T: usize, const FINE: bool>(
     weights: &Weights<'_>,
     rows: Range<usize>,
     x: &Activations,
@@ -33,7 +33,7 @@ pub(super) fn multiply<D: Decode, const T: usize>(
     let octets: [_; T] = std::array::from_fn(|t| x.octets(t));
     let blocks = weights.cols() / BLOCK;
     for row in rows {
-        let mut bytes = weights.from_row(row);
+        let mut bytes = weights.rows_from(row);
         let mut partial = [_mm256_setzero_ps(); T];
         let whole = blocks / LANES;
         for o in 0..whole {
@@ -41,15 +41,15 @@ pub(super) fn multiply<D: Decode, const T: usize>(
             // SAFETY: this function has the target features.
             let octet = unsafe { D::decode(bytes) };
             for t in 0..T {
-                partial[t] = accumulate::<D>(&octet, &octets[t][o], partial[t]);
+                partial[t] = accumulate::<D, FINE>(&octet, &octets[t][o], partial[t]);
             }
             bytes = &bytes[D::BYTES..];
         }
-        if blocks % LANES > 0 {
+        if !blocks.is_multiple_of(LANES) {
             let octet = decode_cut::<D>(bytes);
             let present = first_lanes(blocks % LANES);
             for t in 0..T {
-                let sum = accumulate::<D>(&octet, &octets[t][whole], partial[t]);
+                let sum = accumulate::<D, FINE>(&octet, &octets[t][whole], partial[t]);
                 partial[t] = _mm256_blendv_ps(partial[t], sum, present);
             }
         }
@@ -94,26 +94,39 @@ fn first_lanes(count: usize) -> __m256 {
 
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn accumulate<D: Decode>(w: &Octet, x: &activations::Octet, partial: __m256) -> __m256 {
-    let halves = load_pairs(&x.halves);
-    let dots = each8!(|J| dot::<D>(w.codes[J], load_i8(&x.codes[J]), w.pairs, J));
-    let isum = if D::BIAS == 0 {
-        sums8(&dots)
-    } else {
-        let bias = _mm256_mullo_epi16(w.pairs, _mm256_set1_epi16(D::BIAS));
-        _mm256_sub_epi32(sums8(&dots), _mm256_madd_epi16(bias, halves))
-    };
+fn accumulate<D: Decode, const FINE: bool>(w: &Octet, x: &activations::Octet, partial: __m256) -> __m256 {
+    let mut isum = code_sums::<D>(w, &x.coarse);
+    if FINE {
+        isum = _mm256_add_epi32(_mm256_slli_epi32::<COARSE_BITS>(isum), code_sums::<D>(w, &x.fine));
+    }
     let scales = load_f32(&x.scales);
     let partial = _mm256_fmadd_ps(_mm256_cvtepi32_ps(isum), _mm256_mul_ps(w.scale, scales), partial);
     if !D::OFFSET {
         return partial;
     }
     let sums = if D::STEPS {
-        _mm256_mul_ps(scales, _mm256_cvtepi32_ps(_mm256_madd_epi16(w.steps, halves)))
+        let mut msum = _mm256_madd_epi16(w.steps, load_pairs(&x.coarse.halves));
+        if FINE {
+            let fine = _mm256_madd_epi16(w.steps, load_pairs(&x.fine.halves));
+            msum = _mm256_add_epi32(_mm256_slli_epi32::<COARSE_BITS>(msum), fine);
+        }
+        _mm256_mul_ps(scales, _mm256_cvtepi32_ps(msum))
     } else {
         load_f32(&x.sums)
     };
     _mm256_fmadd_ps(w.offset, sums, partial)
+}
+
+/// Sums of (codes - BIAS) times one plane of activations, a lane per block.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn code_sums<D: Decode>(w: &Octet, x: &Plane) -> __m256i {
+    let dots = each8!(|J| dot::<D>(w.codes[J], load_i8(&x.codes[J]), w.pairs, J));
+    if D::BIAS == 0 {
+        return sums8(&dots);
+    }
+    let bias = _mm256_mullo_epi16(w.pairs, _mm256_set1_epi16(D::BIAS));
+    _mm256_sub_epi32(sums8(&dots), _mm256_madd_epi16(bias, load_pairs(&x.halves)))
 }
 
 /// Codes of block `j` times activations, as eight int32 that add up to the dot product.

@@ -88,6 +88,13 @@ pub(super) fn store_f32(x: &mut [f32; 8], v: __m256) {
 
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
+pub(super) fn store_i32(x: &mut [i32; 8], v: __m256i) {
+    // SAFETY: the array has 32 bytes; the store is unaligned.
+    unsafe { _mm256_storeu_si256(x.as_mut_ptr().cast(), v) }
+}
+
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
 pub(super) fn load_pairs(x: &[[i16; 2]; 8]) -> __m256i {
     // SAFETY: the array has 32 bytes; the load is unaligned.
     unsafe { _mm256_loadu_si256(x.as_ptr().cast()) }

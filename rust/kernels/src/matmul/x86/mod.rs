@@ -18,7 +18,7 @@ use std::ops::Range;
 
 use crate::formats::{Format, Weights};
 
-use super::activations::Activations;
+use super::activations::{Activations, Precision};
 use super::{LANES, OutView};
 
 /// Unpacked weights.
@@ -34,7 +34,7 @@ pub(super) fn multiply(
     weights: &Weights<'_>,
     rows: Range<usize>,
     x: &Activations,
-    int8: bool,
+    precision: Option<Precision>,
     out: &mut OutView<'_>,
     scratch: &mut Scratch,
 ) {
@@ -48,16 +48,16 @@ pub(super) fn multiply(
             Format::F32 | Format::F16 | Format::BF16 => {
                 exact::multiply(weights, rows, x, out, exact::dense, &mut scratch.rows);
             }
-            Format::Q4_0 => quantized::<legacy::Q4_0>(weights, rows, x, int8, out, scratch),
-            Format::Q4_1 => quantized::<legacy::Q4_1>(weights, rows, x, int8, out, scratch),
-            Format::Q5_0 => quantized::<legacy::Q5_0>(weights, rows, x, int8, out, scratch),
-            Format::Q5_1 => quantized::<legacy::Q5_1>(weights, rows, x, int8, out, scratch),
-            Format::Q8_0 => quantized::<legacy::Q8_0>(weights, rows, x, int8, out, scratch),
-            Format::Q2_K => quantized::<kquants::Q2K>(weights, rows, x, int8, out, scratch),
-            Format::Q3_K => quantized::<kquants::Q3K>(weights, rows, x, int8, out, scratch),
-            Format::Q4_K => quantized::<kquants::Q4K>(weights, rows, x, int8, out, scratch),
-            Format::Q5_K => quantized::<kquants::Q5K>(weights, rows, x, int8, out, scratch),
-            Format::Q6_K => quantized::<kquants::Q6K>(weights, rows, x, int8, out, scratch),
+            Format::Q4_0 => quantized::<legacy::Q4_0>(weights, rows, x, precision, out, scratch),
+            Format::Q4_1 => quantized::<legacy::Q4_1>(weights, rows, x, precision, out, scratch),
+            Format::Q5_0 => quantized::<legacy::Q5_0>(weights, rows, x, precision, out, scratch),
+            Format::Q5_1 => quantized::<legacy::Q5_1>(weights, rows, x, precision, out, scratch),
+            Format::Q8_0 => quantized::<legacy::Q8_0>(weights, rows, x, precision, out, scratch),
+            Format::Q2_K => quantized::<kquants::Q2K>(weights, rows, x, precision, out, scratch),
+            Format::Q3_K => quantized::<kquants::Q3K>(weights, rows, x, precision, out, scratch),
+            Format::Q4_K => quantized::<kquants::Q4K>(weights, rows, x, precision, out, scratch),
+            Format::Q5_K => quantized::<kquants::Q5K>(weights, rows, x, precision, out, scratch),
+            Format::Q6_K => quantized::<kquants::Q6K>(weights, rows, x, precision, out, scratch),
         }
     }
 }
@@ -67,19 +67,31 @@ fn quantized<D: octet::Decode>(
     weights: &Weights<'_>,
     rows: Range<usize>,
     x: &Activations,
-    int8: bool,
+    precision: Option<Precision>,
     out: &mut OutView<'_>,
     scratch: &mut Scratch,
 ) {
-    if !int8 {
-        exact::multiply(weights, rows, x, out, exact::quantized::<D>, &mut scratch.rows);
-        return;
+    match precision {
+        None => exact::multiply(weights, rows, x, out, exact::quantized::<D>, &mut scratch.rows),
+        Some(Precision::Int8) => blocks::<D, false>(weights, rows, x, out, scratch),
+        Some(Precision::Int14) => blocks::<D, true>(weights, rows, x, out, scratch),
     }
-    // From four tokens on, unpacking a panel pays.
+}
+
+/// FINE: the fine plane of the activations counts too.
+#[target_feature(enable = "avx2,fma,f16c")]
+fn blocks<D: octet::Decode, const FINE: bool>(
+    weights: &Weights<'_>,
+    rows: Range<usize>,
+    x: &Activations,
+    out: &mut OutView<'_>,
+    scratch: &mut Scratch,
+) {
+    // From four tokens on, unpacking a panel pays (measured: even at four, and 1.4 times faster at eight).
     match x.tokens() {
-        1 => gemv::multiply::<D, 1>(weights, rows, x, out),
-        2 => gemv::multiply::<D, 2>(weights, rows, x, out),
-        3 => gemv::multiply::<D, 3>(weights, rows, x, out),
-        _ => gemm::multiply::<D>(weights, rows, x, out, &mut scratch.panel),
+        1 => gemv::multiply::<D, 1, FINE>(weights, rows, x, out),
+        2 => gemv::multiply::<D, 2, FINE>(weights, rows, x, out),
+        3 => gemv::multiply::<D, 3, FINE>(weights, rows, x, out),
+        _ => gemm::multiply::<D, FINE>(weights, rows, x, out, &mut scratch.panel),
     }
 }

@@ -3,6 +3,10 @@
 use core::arch::x86_64::*;
 
 use crate::formats::Format;
+use crate::matmul::activations::COARSE;
+
+/// Shift that multiplies by [`COARSE`].
+pub(super) const COARSE_BITS: i32 = COARSE.ilog2() as i32;
 
 /// How codes may be summed after they met activations in `maddubs` (pairs in int16; |activation| <= 127).
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -13,7 +17,7 @@ pub(super) enum Sum {
     Small,
     /// Unsigned codes up to 63 with an integer scale per half block: two quads fit int16.
     Halves,
-    /// Signed codes: magnitudes meet activations with the sign of the code, one quad at a time.
+    /// Signed codes: pairs need care with int16 (up to 2 * 128 * 127).
     Signed,
 }
 

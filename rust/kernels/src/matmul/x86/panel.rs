@@ -80,7 +80,7 @@ impl Panel {
         }
         for half in 0..count.div_ceil(8) {
             // Absent rows repeat the last one: their results are never written.
-            let rows = each8!(|J| weights.from_row(first + (8 * half + J).min(count - 1)));
+            let rows = each8!(|J| weights.rows_from(first + (8 * half + J).min(count - 1)));
             for (o, octet) in self.octets[..octets].iter_mut().enumerate() {
                 for row in rows {
                     // The same place of the next panel: it arrives while this one is used.
@@ -102,8 +102,8 @@ impl Panel {
 fn store<D: Decode>(octet: &mut Octets, rows: &[Octet; 8], half: usize) {
     for block in 0..LANES {
         let columns = transpose(&each8!(|J| rows[J].codes[block]));
-        for (quad, lines) in octet.codes[block].iter_mut().enumerate() {
-            lines.store(half, columns[quad]);
+        for (lines, &codes) in octet.codes[block].iter_mut().zip(&columns) {
+            lines.store(half, codes);
         }
     }
     let scale = transpose(&each8!(|J| _mm256_castps_si256(rows[J].scale)));
