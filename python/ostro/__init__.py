@@ -73,15 +73,15 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     # Read only when asked for: each of these takes longer to load than all of the above.
     if name == "AsyncRunner":
-        from ostro.async_runner import AsyncRunner  # noqa: PLC0415
+        from ostro.async_runner import AsyncRunner
 
         return AsyncRunner
     if name in {"Model", "load_model"}:
-        from ostro import evaluation  # noqa: PLC0415
+        from ostro import evaluation
 
         return getattr(evaluation, name)
     if name == "__version__":
-        from importlib.metadata import version  # noqa: PLC0415
+        from ostro.version import ostro_version
 
-        return version("ostro")
+        return ostro_version()
     raise AttributeError(f"module 'ostro' has no attribute {name!r}")

@@ -1,19 +1,42 @@
-"""The compiled kernels. Arrays are C-contiguous; wrong shapes raise ValueError; every call releases the GIL."""
+"""The compiled kernels.
 
-from typing import final
+Arrays are C-contiguous; wrong shapes raise ValueError; every call releases the GIL.
+"""
+
+from typing import TypeAlias, final
 
 import numpy as np
 from numpy.typing import NDArray
 
-F32 = NDArray[np.float32]
-I32 = NDArray[np.int32]
+__all__ = [
+    "PAGE_SIZE",
+    "KvStore",
+    "Matrix",
+    "Team",
+    "__version__",
+    "attend",
+    "embed",
+    "gated_gelu",
+    "head",
+    "log_sum_exp",
+    "project_add",
+    "qkv",
+    "rope",
+    "top_k",
+]
+
+_F32: TypeAlias = NDArray[np.float32]
+_I32: TypeAlias = NDArray[np.int32]
 
 PAGE_SIZE: int
 __version__: str
 
 @final
 class Team:
-    """Persistent threads. threads 0: as many as the affinity mask and the cgroup quota allow. isa: auto, scalar, avx2."""
+    """Persistent threads.
+
+    threads 0: as many as the affinity mask and the cgroup quota allow. isa: auto, scalar, avx2.
+    """
 
     def __new__(cls, threads: int = 0, isa: str = "auto") -> Team: ...
     @property
@@ -32,7 +55,10 @@ class Matrix:
     def cols(self) -> int: ...
     @property
     def format(self) -> str: ...
-    def dequantize(self, start: int, stop: int) -> F32:
+    @property
+    def data(self) -> NDArray[np.uint8]:
+        """The very array that the matrix was made of."""
+    def dequantize(self, start: int, stop: int) -> _F32:
         """Rows start:stop as float32 [stop - start, cols]."""
 
 @final
@@ -48,44 +74,48 @@ class KvStore:
     @property
     def page_nbytes(self) -> int: ...
 
-def rope(team: Team, positions: I32, inv_freq: NDArray[np.float64]) -> F32: ...
-def embed(team: Team, table: Matrix, token_ids: I32, scale: float, out: F32) -> None: ...
+def rope(team: Team, positions: _I32, inv_freq: NDArray[np.float64]) -> _F32: ...
+def embed(team: Team, table: Matrix, token_ids: _I32, scale: float, out: _F32) -> None: ...
 def qkv(
     team: Team,
-    x: F32,
-    norm: F32,
+    x: _F32,
+    norm: _F32,
     eps: float,
     q_proj: Matrix,
     k_proj: Matrix,
     v_proj: Matrix,
-    q_norm: F32,
-    k_norm: F32,
-    rope: F32,
-    positions: I32,
-    row_starts: I32,
-    page_table: I32,
+    q_norm: _F32,
+    k_norm: _F32,
+    rope: _F32,
+    positions: _I32,
+    row_starts: _I32,
+    page_table: _I32,
     store: KvStore,
     layer: int,
-    q: F32,
+    q: _F32,
     exact: bool,
 ) -> None: ...
 def attend(
     team: Team,
-    q: F32,
-    positions: I32,
-    key_ends: I32,
-    row_starts: I32,
-    page_table: I32,
+    q: _F32,
+    positions: _I32,
+    key_ends: _I32,
+    row_starts: _I32,
+    page_table: _I32,
     store: KvStore,
     layer: int,
     scale: float,
     window: int,
-    out: F32,
+    out: _F32,
 ) -> None:
-    """window 0: no lower bound."""
+    """Without lower bound when window is 0."""
 
-def project_add(team: Team, x: F32, h: F32, proj: Matrix, norm: F32, eps: float, exact: bool) -> None: ...
-def gated_gelu(team: Team, x: F32, norm: F32, eps: float, gate: Matrix, up: Matrix, out: F32, exact: bool) -> None: ...
-def head(team: Team, x: F32, rows: I32, norm: F32, eps: float, proj: Matrix, out: F32, exact: bool) -> None: ...
-def top_k(team: Team, logits: F32, k: int) -> tuple[I32, F32]: ...
-def log_sum_exp(team: Team, logits: F32) -> NDArray[np.float64]: ...
+def project_add(team: Team, x: _F32, h: _F32, proj: Matrix, norm: _F32, eps: float, exact: bool) -> None: ...
+def gated_gelu(
+    team: Team, x: _F32, norm: _F32, eps: float, gate: Matrix, up: Matrix, out: _F32, exact: bool
+) -> None: ...
+def head(
+    team: Team, x: _F32, rows: _I32, norm: _F32, eps: float, proj: Matrix, out: _F32, exact: bool
+) -> None: ...
+def top_k(team: Team, logits: _F32, k: int) -> tuple[_I32, _F32]: ...
+def log_sum_exp(team: Team, logits: _F32) -> NDArray[np.float64]: ...

@@ -79,7 +79,14 @@ class Answer(Generic[ChunkT, ResponseT]):
     """
 
     def __init__(
-        self, kind: str, model: str, tokens: TokenTexts, *, sequences: int, prompt_tokens: int
+        self,
+        kind: str,
+        model: str,
+        tokens: TokenTexts,
+        *,
+        sequences: int,
+        prompt_tokens: int,
+        with_logprobs: bool,
     ) -> None:
         self.id = f"{kind}-{secrets.token_hex(12)}"
         self.model = model
@@ -89,6 +96,7 @@ class Answer(Generic[ChunkT, ResponseT]):
         self._drafts = [Draft() for _ in range(sequences)]
         self._open = sequences
         self._prompt_tokens = prompt_tokens
+        self._with_logprobs = with_logprobs
 
     @property
     def finished(self) -> bool:
@@ -124,7 +132,14 @@ class Answer(Generic[ChunkT, ResponseT]):
 
         The last chunk of the answer carries the usage.
         """
-        raise NotImplementedError
+        self.feed(index, event)
+        chunks = []
+        if event.text or event.logprobs:
+            chunks.append(self._chunk(index, event.text, event.logprobs))
+        if event.finish_reason is not None:
+            usage = self.usage() if self.finished else None
+            chunks.append(self._chunk(index, finish_reason=event.finish_reason, usage=usage))
+        return chunks
 
     def response(self) -> ResponseT:
         """The whole answer; only when finished."""
@@ -152,6 +167,18 @@ class Answer(Generic[ChunkT, ResponseT]):
             total_completion_time_sec=completion_seconds,
         )
 
+    def _chunk(
+        self,
+        index: int,
+        text: str = "",
+        logprobs: Sequence[TokenLogprob] = (),
+        *,
+        finish_reason: str | None = None,
+        usage: Usage | None = None,
+    ) -> ChunkT:
+        """A piece of the answer of sequence `index`."""
+        raise NotImplementedError
+
     def _spelled(self, token_id: int) -> tuple[str, list[int]]:
         """A token as text and as bytes; bytes that are not whole characters show as U+FFFD in the text."""
         raw = self._tokens.token_bytes(token_id) or self._tokens.token_text(token_id).encode()
@@ -164,24 +191,18 @@ class ChatAnswer(Answer[ChatCompletionChunkResponse, ChatCompletionResponse]):
     def __init__(
         self, model: str, tokens: TokenTexts, *, sequences: int, prompt_tokens: int, with_logprobs: bool
     ) -> None:
-        super().__init__("chatcmpl", model, tokens, sequences=sequences, prompt_tokens=prompt_tokens)
-        self._with_logprobs = with_logprobs
+        super().__init__(
+            "chatcmpl",
+            model,
+            tokens,
+            sequences=sequences,
+            prompt_tokens=prompt_tokens,
+            with_logprobs=with_logprobs,
+        )
 
     def role_chunks(self) -> list[ChatCompletionChunkResponse]:
         """For each choice the chunk that OpenAI begins with: the role and an empty content."""
-        return [self._chunk(index, "", (), None) for index in range(len(self._drafts))]
-
-    def chunks(self, index: int, event: Event) -> list[ChatCompletionChunkResponse]:
-        """See `Answer.chunks`."""
-        self.feed(index, event)
-        chunks = []
-        if event.text or event.logprobs:
-            chunks.append(self._chunk(index, event.text, event.logprobs, None))
-        if event.finish_reason is not None:
-            chunks.append(self._chunk(index, "", (), event.finish_reason))
-            if self.finished:
-                chunks[-1].usage = self.usage()
-        return chunks
+        return [self._chunk(index) for index in range(len(self._drafts))]
 
     def response(self) -> ChatCompletionResponse:
         """See `Answer.response`."""
@@ -202,7 +223,13 @@ class ChatAnswer(Answer[ChatCompletionChunkResponse, ChatCompletionResponse]):
         )
 
     def _chunk(
-        self, index: int, text: str, logprobs: Sequence[TokenLogprob], finish_reason: str | None
+        self,
+        index: int,
+        text: str = "",
+        logprobs: Sequence[TokenLogprob] = (),
+        *,
+        finish_reason: str | None = None,
+        usage: Usage | None = None,
     ) -> ChatCompletionChunkResponse:
         choice = ChunkChoice(
             finish_reason=finish_reason,
@@ -211,7 +238,7 @@ class ChatAnswer(Answer[ChatCompletionChunkResponse, ChatCompletionResponse]):
             logprobs=self._logprobs(logprobs) if logprobs and self._with_logprobs else None,
         )
         return ChatCompletionChunkResponse(
-            id=self.id, choices=[choice], created=self.created, model=self.model
+            id=self.id, choices=[choice], created=self.created, model=self.model, usage=usage
         )
 
     def _logprobs(self, tokens: Iterable[TokenLogprob]) -> Logprobs:
@@ -258,29 +285,23 @@ class CompletionAnswer(Answer[CompletionChunkResponse, CompletionResponse]):
         prompt_tokens: int,
         with_logprobs: bool,
     ) -> None:
-        super().__init__("cmpl", model, tokens, sequences=len(echoes) * drawn, prompt_tokens=prompt_tokens)
+        super().__init__(
+            "cmpl",
+            model,
+            tokens,
+            sequences=len(echoes) * drawn,
+            prompt_tokens=prompt_tokens,
+            with_logprobs=with_logprobs,
+        )
         self._echoes = echoes
         self._drawn = drawn
         self._kept = kept
-        self._with_logprobs = with_logprobs
         self._offsets = [_OffsetCounter(len(echoes[index // drawn])) for index in range(len(self._drafts))]
 
     def opening(self) -> list[CompletionChunkResponse]:
         """The echoed prompts."""
         echoes = [self._echoes[index // self._drawn] for index in range(len(self._drafts))]
-        return [self._chunk(index, echo, (), None) for index, echo in enumerate(echoes) if echo]
-
-    def chunks(self, index: int, event: Event) -> list[CompletionChunkResponse]:
-        """See `Answer.chunks`."""
-        self.feed(index, event)
-        chunks = []
-        if event.text or event.logprobs:
-            chunks.append(self._chunk(index, event.text, event.logprobs, None))
-        if event.finish_reason is not None:
-            chunks.append(self._chunk(index, "", (), event.finish_reason))
-            if self.finished:
-                chunks[-1].usage = self.usage()
-        return chunks
+        return [self._chunk(index, echo) for index, echo in enumerate(echoes) if echo]
 
     def response(self) -> CompletionResponse:
         """See `Answer.response`."""
@@ -301,7 +322,13 @@ class CompletionAnswer(Answer[CompletionChunkResponse, CompletionResponse]):
         )
 
     def _chunk(
-        self, index: int, text: str, logprobs: Sequence[TokenLogprob], finish_reason: str | None
+        self,
+        index: int,
+        text: str = "",
+        logprobs: Sequence[TokenLogprob] = (),
+        *,
+        finish_reason: str | None = None,
+        usage: Usage | None = None,
     ) -> CompletionChunkResponse:
         choice = CompletionChunkChoice(
             finish_reason=finish_reason,
@@ -309,7 +336,9 @@ class CompletionAnswer(Answer[CompletionChunkResponse, CompletionResponse]):
             text=text,
             logprobs=self._logprobs(index, logprobs) if logprobs and self._with_logprobs else None,
         )
-        return CompletionChunkResponse(id=self.id, choices=[choice], created=self.created, model=self.model)
+        return CompletionChunkResponse(
+            id=self.id, choices=[choice], created=self.created, model=self.model, usage=usage
+        )
 
     def _logprobs(self, index: int, tokens: Sequence[TokenLogprob]) -> CompletionLogprobs:
         offsets = self._offsets[index]

@@ -7,24 +7,23 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ostro.errors import InvalidParameter, PromptTooLong, UnsupportedField
+from ostro.engine.kv_pages import KvPages, machine_memory
+from ostro.errors import EngineError, InvalidParameter, PromptTooLong, UnsupportedField
 from ostro.loading.open import open_checkpoint
 from ostro.models.gemma3 import Gemma3
 from ostro.ops.batch import Batch
 from ostro.ops.cpu import CpuOps
-from ostro.ops.protocol import PAGE_SIZE
 from ostro.prompt.tokenizer import load_tokenizer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
     from pathlib import Path
 
     from numpy.typing import ArrayLike, NDArray
 
     from ostro.config import Compute
+    from ostro.engine.kv_pages import SequencePages
     from ostro.loading.checkpoint import Checkpoint
-    from ostro.ops.batch import LayerKind
-    from ostro.ops.protocol import KvStore, Ops
 
 CHUNK = 256
 """Tokens per forward pass: bounds the memory that logits of a long text take."""
@@ -36,7 +35,7 @@ class Model:
     Not thread-safe. For generating text use `ostro.Runner`.
     """
 
-    def __init__(self, checkpoint: Checkpoint, ops: Ops) -> None:
+    def __init__(self, checkpoint: Checkpoint, ops: CpuOps) -> None:
         self.config = checkpoint.config
         self._checkpoint = checkpoint
         self._ops = ops
@@ -57,7 +56,10 @@ class Model:
         return np.concatenate(parts) if len(parts) > 1 else parts[0]
 
     def perplexity(self, text: str) -> float:
-        """exp of the mean negative log-likelihood of the text's tokens, each given `<bos>` and all before it."""
+        """Exponential of the mean negative log-likelihood of the text's tokens.
+
+        Each token is judged given `<bos>` and all before it.
+        """
         if self._checkpoint.tokenizer is None:
             raise UnsupportedField("this checkpoint has no tokenizer: use logits()")
         tokenizer = load_tokenizer(self._checkpoint.tokenizer)
@@ -82,29 +84,37 @@ class Model:
         return ids.astype(np.int32)
 
     def _forward(self, ids: NDArray[np.int32], first: int) -> Iterator[tuple[int, NDArray[np.float32]]]:
-        """Chunk by chunk: (position of the first row, logits of the chunk's rows from position `first` on)."""
+        """Chunk by chunk (position of the first row, logits of the chunk's rows from position `first` on)."""
         stores = self._model.kv_stores(self._ops)
-        for store in stores.values():
-            store.reserve(math.ceil(len(ids) / PAGE_SIZE))
+        pages = KvPages(
+            stores,
+            self._model.sliding_window,
+            ceiling=machine_memory(),
+            context_length=len(ids),
+            step_rows=CHUNK,
+        )
+        if pages.longest < len(ids):
+            raise PromptTooLong(f"{len(ids):,} tokens, memory is left for {pages.longest:,}")
+        tables = pages.new_tables()
         for start in range(0, len(ids), CHUNK):
             end = min(start + CHUNK, len(ids))
-            logits = self._model.forward(_single(ids, start, end, first, stores), stores, self._ops)
+            pages.trim(tables, start)
+            if not pages.reserve(tables, end):
+                raise EngineError(f"no memory for the keys and values of {end:,} tokens")
+            logits = self._model.forward(_single(ids, start, end, first, tables), stores, self._ops)
             if end > first:
                 yield max(start, first), logits
 
 
-def _single(
-    ids: NDArray[np.int32], start: int, end: int, first: int, stores: Mapping[LayerKind, KvStore]
-) -> Batch:
-    """Rows start:end of a sequence that owns the pages 0, 1, 2 ... of every store."""
+def _single(ids: NDArray[np.int32], start: int, end: int, first: int, tables: SequencePages) -> Batch:
+    """Rows start:end of one sequence; logits are wanted from position `first` on."""
     positions = np.arange(start, end, dtype=np.int32)
-    table = np.arange(math.ceil(end / PAGE_SIZE), dtype=np.int32)[None]
     return Batch(
         token_ids=ids[start:end],
         positions=positions,
         row_starts=np.array([0, end - start], np.int32),
         key_ends=positions + np.int32(1),
-        page_tables=dict.fromkeys(stores, table),
+        page_tables={kind: table.ids[None, : table.last] for kind, table in tables.items()},
         wanted=np.arange(max(first - start, 0), end - start, dtype=np.int32),
     )
 
@@ -112,7 +122,8 @@ def _single(
 def load_model(path_or_id: str | Path, isq: str | None = None, compute: Compute = "auto") -> Model:
     """Load a GGUF file, a Hugging Face folder or a hub id for evaluation.
 
-    isq: quantize while loading. compute: "auto" as `Runner` computes; "f32" leaves activations and KV in float32.
+    isq: quantize while loading. compute: "auto" as `Runner` computes; "f32" leaves activations and KV in
+    float32.
     Raises ModelError for files that cannot be used.
     """
     if isq is not None:

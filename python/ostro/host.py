@@ -108,13 +108,13 @@ class ModelHost:
                 param="in_situ_quant",
             )
         # Imported here: `import ostro` stays quick, and the kernels load only when a model does.
-        from ostro.engine.engine import Engine  # noqa: PLC0415
-        from ostro.engine.loop import EngineLoop  # noqa: PLC0415
-        from ostro.loading.open import open_checkpoint  # noqa: PLC0415
-        from ostro.models.gemma3 import Gemma3  # noqa: PLC0415
-        from ostro.ops.cpu import CpuOps  # noqa: PLC0415
-        from ostro.prompt.build import PromptBuilder  # noqa: PLC0415
-        from ostro.prompt.tokenizer import load_tokenizer  # noqa: PLC0415
+        from ostro.engine.engine import Engine
+        from ostro.engine.loop import EngineLoop
+        from ostro.loading.open import open_checkpoint
+        from ostro.models.gemma3 import Gemma3
+        from ostro.ops.cpu import CpuOps
+        from ostro.prompt.build import PromptBuilder
+        from ostro.prompt.tokenizer import load_tokenizer
 
         checkpoint = open_checkpoint(
             source.model,

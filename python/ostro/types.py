@@ -22,10 +22,10 @@ class Vocabulary(Protocol):
         """Ids are below this number."""
 
     def encode(self, text: str, *, control: bool) -> list[int]:
-        """Ids without `<bos>`; control: whether the literal texts of control tokens become those tokens."""
+        """Ids without `<bos>`; control: whether literal texts of control tokens become those tokens."""
 
     def token_bytes(self, token_id: int) -> bytes:
-        """What the token adds to a text, in UTF-8 (possibly part of a character); empty for control tokens."""
+        """What the token adds to a text (UTF-8, maybe part of a character); empty for control tokens."""
 
 
 FinishReason = Literal["stop", "length", "canceled", "error"]
@@ -33,7 +33,7 @@ FinishReason = Literal["stop", "length", "canceled", "error"]
 
 @dataclass(frozen=True, slots=True)
 class ImageSpan:
-    """A run of image soft tokens in a prompt: positions [start, start + length), and whose pixels they are."""
+    """A run of image soft tokens in a prompt: positions [start, start + length), and whose pixels."""
 
     start: int
     length: int
@@ -53,7 +53,7 @@ class Prompt:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dry:
-    """"Don't repeat yourself" penalty: multiplier * base ** (match length - allowed_length).
+    """The "don't repeat yourself" penalty: multiplier * base ** (match length - allowed_length).
 
     sequence_breakers: strings across which no repetition is followed.
     Source: text-generation-webui pull request 5677.
@@ -70,8 +70,9 @@ class Sampling:
     """How tokens are chosen and when a sequence ends; every field is already validated and filled in.
 
     temperature: 0 means greedy. top_k: None means all. top_p, min_p: in [0, 1], 1 and 0 mean off.
-    frequency_penalty, presence_penalty: over generated tokens; repetition_penalty: over prompt and answer, 1 is off.
-    seed: None draws one. logprobs: None for none, else how many alternatives to report with each token (0..20).
+    frequency_penalty, presence_penalty: over generated tokens. repetition_penalty: over prompt and answer,
+    1 is off. seed: None draws one. logprobs: None for none, else how many alternatives to report with each
+    token (0..20).
     max_tokens: None means up to the context's end. stop: texts that end the answer and are not part of it.
     """
 
@@ -104,7 +105,7 @@ class GenerationDefaults:
 
 @dataclass(frozen=True, slots=True)
 class TokenLogprob:
-    """Natural logarithm of a token's probability after penalties and temperature, before top-k, top-p and min-p.
+    """Natural logarithm of a token's probability after penalties and temperature, before top-k and the like.
 
     top: the most probable tokens in falling order, as (token id, logprob).
     """

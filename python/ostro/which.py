@@ -109,12 +109,7 @@ class Plain(Which):
 
     def source(self) -> CheckpointSource:
         """Where to load from."""
-        return CheckpointSource(
-            str(self.model_id),
-            tokenizer_json=_path(self.tokenizer_json),
-            revision=self.revision,
-            cache_dir=_path(self.hf_cache_path),
-        )
+        return _plain_source(self)
 
 
 @dataclass(frozen=True)
@@ -148,12 +143,7 @@ class MultimodalPlain(Which):
 
     def source(self) -> CheckpointSource:
         """Where to load from."""
-        return CheckpointSource(
-            str(self.model_id),
-            tokenizer_json=_path(self.tokenizer_json),
-            revision=self.revision,
-            cache_dir=_path(self.hf_cache_path),
-        )
+        return _plain_source(self)
 
 
 @dataclass(frozen=True)
@@ -256,6 +246,15 @@ def _check(which: Which, model: str) -> None:
             raise UnsupportedField(
                 f"{unsupported} is not offered by this version of ostro; leave it out", param=unsupported
             )
+
+
+def _plain_source(which: Plain | MultimodalPlain) -> CheckpointSource:
+    return CheckpointSource(
+        str(which.model_id),
+        tokenizer_json=_path(which.tokenizer_json),
+        revision=which.revision,
+        cache_dir=_path(which.hf_cache_path),
+    )
 
 
 def _path(value: str | Path | None) -> Path | None:

@@ -44,21 +44,15 @@ class Workplace:
 
     def shell(self, command: str) -> subprocess.CompletedProcess[str]:
         """Run a command line to its end."""
-        return subprocess.run(
-            ["bash", "-o", "pipefail", "-c", command],
-            cwd=self.folder,
-            env=self.environment,
-            capture_output=True,
-            text=True,
-            timeout=SECONDS,
-            check=False,
-            stdin=subprocess.DEVNULL,
-        )
+        return self._run(["bash", "-o", "pipefail", "-c", command])
 
     def python(self, source: str) -> subprocess.CompletedProcess[str]:
         """Run a program to its end."""
+        return self._run([sys.executable, "-W", "error", "-c", source])
+
+    def _run(self, command: list[str]) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [sys.executable, "-W", "error", "-c", source],
+            command,
             cwd=self.folder,
             env=self.environment,
             capture_output=True,

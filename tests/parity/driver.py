@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ostro.ops.batch import Batch, LayerKind
-from ostro.ops.protocol import PAGE_SIZE
+from ostro.ops.protocol import PAGE_SIZE, MatrixT, StoreT
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
@@ -31,20 +31,25 @@ class Text:
 
 
 class Driver:
-    def __init__(self, model: Gemma3, ops: Ops, pages: int = 256, seed: int = 0) -> None:
-        self.model, self.ops = model, ops
-        self.stores = model.kv_stores(ops)
+    def __init__(
+        self, model: Gemma3[MatrixT], ops: Ops[MatrixT, StoreT], pages: int = 256, seed: int = 0
+    ) -> None:
+        stores = model.kv_stores(ops)
+        self.forward: Callable[[Batch], NDArray[np.float32]] = lambda batch: model.forward(batch, stores, ops)
+        self.window = model.sliding_window
         order = list(range(pages))
         random.Random(seed).shuffle(order)
-        self.free: dict[LayerKind, list[int]] = {kind: list(order) for kind in self.stores}
-        for store in self.stores.values():
+        self.free: dict[LayerKind, list[int]] = {kind: list(order) for kind in stores}
+        for store in stores.values():
             store.reserve(pages)
 
     def step(self, work: Sequence[tuple[Text, int]]) -> None:
         """Run `count` further tokens of each text in one batch and keep all their logits."""
-        ids, positions, starts = [], [], [0]
+        ids: list[int] = []
+        positions: list[int] = []
+        starts = [0]
         for text, count in work:
-            ids += list(text.ids[text.done : text.done + count])
+            ids += text.ids[text.done : text.done + count]
             positions += range(text.done, text.done + count)
             starts.append(len(ids))
         at = np.array(positions, np.int32)
@@ -53,16 +58,16 @@ class Driver:
             positions=at,
             row_starts=np.array(starts, np.int32),
             key_ends=at + np.int32(1),
-            page_tables={kind: self._tables(kind, work) for kind in self.stores},
+            page_tables={kind: self._tables(kind, work) for kind in self.free},
             wanted=np.arange(len(ids), dtype=np.int32),
         )
-        logits = self.model.forward(batch, self.stores, self.ops)
+        logits = self.forward(batch)
         for (text, count), start in zip(work, starts, strict=False):
             text.logits.append(logits[start : start + count])
             text.done += count
 
     def _tables(self, kind: LayerKind, work: Sequence[tuple[Text, int]]) -> NDArray[np.int32]:
-        window = self.model.sliding_window if kind == "local" else None
+        window = self.window if kind == "local" else None
         width = max((text.done + count + PAGE_SIZE - 1) // PAGE_SIZE for text, count in work)
         table = np.full((len(work), width), -1, np.int32)
         for row, (text, count) in enumerate(work):
@@ -74,7 +79,9 @@ class Driver:
         return table
 
 
-def run(model: Gemma3, ops: Ops, ids: Sequence[int], chunks: Sequence[int]) -> NDArray[np.float32]:
+def run(
+    model: Gemma3[MatrixT], ops: Ops[MatrixT, StoreT], ids: Sequence[int], chunks: Sequence[int]
+) -> NDArray[np.float32]:
     """Logits [n, V] of one sequence, prefilled in the given chunks (the last size repeats)."""
     driver, text = Driver(model, ops), Text(ids)
     for i in range(len(ids)):

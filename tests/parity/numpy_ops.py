@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from gguf import GGMLQuantizationType
+from gguf.quants import dequantize as gguf_dequantize
 
 from ostro.ops.protocol import PAGE_SIZE
 
@@ -23,9 +25,6 @@ def dequantize(tensor: Tensor) -> Rows:
     if tensor.format.name == "BF16":
         bits = tensor.data.view(np.uint16).astype(np.uint32) << 16
         return bits.view(np.float32).reshape(tensor.shape)
-    from gguf import GGMLQuantizationType
-    from gguf.quants import dequantize as gguf_dequantize
-
     rows = tensor.data.reshape(*tensor.shape[:-1], -1)
     return np.asarray(gguf_dequantize(rows, GGMLQuantizationType(tensor.format.ggml_type)), np.float32)
 
@@ -57,12 +56,12 @@ class NumpyKv:
 
 def rms_norm(x: Rows, norm: Norm) -> Rows:
     mean = np.mean(x.astype(np.float64) ** 2, axis=-1, keepdims=True)
-    return (x / np.sqrt(mean + norm.eps) * norm.weight).astype(np.float32)
+    return np.asarray(x / np.sqrt(mean + norm.eps) * norm.weight, np.float32)
 
 
 def gelu_tanh(x: Rows) -> Rows:
     inner = np.sqrt(2 / np.pi) * (x + 0.044715 * x.astype(np.float64) ** 3)
-    return (0.5 * x * (1 + np.tanh(inner))).astype(np.float32)
+    return np.asarray(0.5 * x * (1 + np.tanh(inner)), np.float32)
 
 
 def rotate(heads: Rows, rope: Rows) -> Rows:
@@ -89,7 +88,7 @@ class NumpyOps:
         return np.concatenate([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
 
     def embed(self, table: NumpyMatrix, token_ids: NDArray[np.int32], scale: float) -> Rows:
-        return table.weights[token_ids] * np.float32(scale)
+        return np.asarray(table.weights[token_ids] * np.float32(scale), np.float32)
 
     def qkv(
         self,
@@ -100,7 +99,7 @@ class NumpyOps:
         k_norm: Norm,
         rope: Rows,
         batch: Batch,
-        cache: LayerCache,
+        cache: LayerCache[NumpyKv],
     ) -> Rows:
         y = rms_norm(x, norm)
         head_dim = len(q_norm.weight)
@@ -109,13 +108,15 @@ class NumpyOps:
         for i, table in enumerate(batch.page_tables[cache.kind]):
             for row in range(batch.row_starts[i], batch.row_starts[i + 1]):
                 page, slot = divmod(int(batch.positions[row]), PAGE_SIZE)
-                cache.store.kv[table[page], cache.index, 0, slot] = k[row]  # type: ignore[attr-defined]
-                cache.store.kv[table[page], cache.index, 1, slot] = v[row]  # type: ignore[attr-defined]
+                cache.store.kv[table[page], cache.index, 0, slot] = k[row]
+                cache.store.kv[table[page], cache.index, 1, slot] = v[row]
         return q.reshape(len(x), -1)
 
-    def attend(self, q: Rows, batch: Batch, cache: LayerCache, scale: float, window: int | None) -> Rows:
+    def attend(
+        self, q: Rows, batch: Batch, cache: LayerCache[NumpyKv], scale: float, window: int | None
+    ) -> Rows:
         out = np.empty_like(q)
-        kv: NDArray[np.float32] = cache.store.kv  # type: ignore[attr-defined]
+        kv = cache.store.kv
         kv_heads, head_dim = kv.shape[-2:]
         for i, table in enumerate(batch.page_tables[cache.kind]):
             for row in range(batch.row_starts[i], batch.row_starts[i + 1]):
@@ -138,10 +139,10 @@ class NumpyOps:
 
     def gated_gelu(self, x: Rows, norm: Norm, gate: NumpyMatrix, up: NumpyMatrix) -> Rows:
         y = rms_norm(x, norm)
-        return gelu_tanh(y @ gate.weights.T) * (y @ up.weights.T)
+        return np.asarray(gelu_tanh(y @ gate.weights.T) * (y @ up.weights.T), np.float32)
 
     def head(self, x: Rows, rows: NDArray[np.int32], norm: Norm, proj: NumpyMatrix) -> Rows:
-        return rms_norm(x[rows], norm) @ proj.weights.T
+        return np.asarray(rms_norm(x[rows], norm) @ proj.weights.T, np.float32)
 
     def top_k(self, logits: Rows, k: int) -> tuple[NDArray[np.int32], Rows]:
         ids = np.argsort(-logits, axis=1, kind="stable")[:, :k].astype(np.int32)
@@ -149,7 +150,8 @@ class NumpyOps:
 
     def log_sum_exp(self, logits: Rows) -> NDArray[np.float64]:
         peak = logits.max(axis=1)
-        return np.log(np.exp(logits.astype(np.float64) - peak[:, None]).sum(axis=1)) + peak
+        sums = np.exp(logits.astype(np.float64) - peak[:, None]).sum(axis=1)
+        return np.asarray(np.log(sums) + peak, np.float64)
 
     def describe(self) -> dict[str, Any]:
         return {"isa": "numpy", "threads": 1, "compute": "f32", "kv": "f32"}

@@ -140,6 +140,7 @@ def measure(
     """Measure a model that nobody else uses; see `bench` for the numbers."""
     from ostro.cli import machine
     from ostro.cli.measure import Bench, Rates
+    from ostro.version import ostro_version
 
     config = host.config
     runs = Bench(
@@ -156,7 +157,7 @@ def measure(
             decode.append(runs.decode(gen_len, depth))
     hardware = host.describe()
     return Report(
-        version=machine.ostro_version(),
+        version=ostro_version(),
         model=host.name,
         cpu=machine.cpu_name(),
         isa=str(hardware["isa"]),

@@ -18,10 +18,11 @@ def findings() -> list[tuple[str, str]]:
     from importlib.metadata import PackageNotFoundError, version
 
     from ostro.cli import machine
+    from ostro.version import ostro_version
 
     memory = machine.memory()
     found = [
-        ("ostro", machine.ostro_version()),
+        ("ostro", ostro_version()),
         ("python", f"{platform.python_version()} on {platform.system()} {platform.machine()}"),
         ("processor", f"{machine.cpu_name()}, {machine.usable_cpus()} usable"),
         ("memory", "unknown" if memory is None else f"{memory / 2**30:.1f} GiB"),

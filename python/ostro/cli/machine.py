@@ -9,16 +9,6 @@ import time
 from pathlib import Path
 
 
-def ostro_version() -> str:
-    """Version of the installed package; "0+source" when the sources run without one."""
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        return version("ostro")
-    except PackageNotFoundError:
-        return "0+source"
-
-
 def cpu_name() -> str:
     """The processor as its maker calls it."""
     try:

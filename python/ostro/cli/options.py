@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, field, fields
-from pathlib import Path  # noqa: TC003 - typer reads the annotations
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -65,7 +65,7 @@ def _is_given(value: object) -> bool:
 def show_version(wanted: bool) -> None:
     """Print the version and stop."""
     if wanted:
-        from ostro.cli.machine import ostro_version
+        from ostro.version import ostro_version
 
         typer.echo(f"ostro {ostro_version()}")
         raise typer.Exit

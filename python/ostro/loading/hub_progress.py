@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 def bar_class(what: str, progress: Progress | None) -> type[Any]:
     """A subclass of tqdm that shows nothing and reports the bytes of `what`."""
-    from tqdm import tqdm  # type: ignore[import-untyped]  # noqa: PLC0415
+    from tqdm import tqdm  # type: ignore[import-untyped]
 
     class Bar(tqdm):  # type: ignore[misc]
         def __init__(self, *args: Any, **kwargs: Any) -> None:

@@ -46,7 +46,7 @@ def open_checkpoint(
     """
 
     def repository(repo_id: str, at: str | None) -> HubRepository:
-        from ostro.loading.hub import HubRepository  # noqa: PLC0415
+        from ostro.loading.hub import HubRepository
 
         return HubRepository(
             repo_id, revision=at, token_source=token_source, cache_dir=cache_dir, progress=progress

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-import mmap
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ostro.errors import CorruptFile, ModelNotFound, UnsupportedModel
+from ostro.errors import CorruptFile, UnsupportedModel
 from ostro.loading.fields import parse_json
+from ostro.loading.mapped_file import map_file
 from ostro.ops.tensor import FORMATS, Tensor
 
 if TYPE_CHECKING:
@@ -53,17 +53,7 @@ def read_safetensors(path: Path) -> dict[str, Stored]:
 
     CorruptFile when the header is malformed or its extents overlap, leave gaps or leave the file.
     """
-    try:
-        with path.open("rb") as file:
-            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    except FileNotFoundError as error:
-        raise ModelNotFound(f"{path}: no such file") from error
-    except ValueError as error:
-        raise CorruptFile(f"{path}: the file is empty") from error
-    except OSError as error:
-        raise CorruptFile(f"{path}: cannot be read: {error.strerror}") from error
-    if mapped[:23] == b"version https://git-lfs":
-        raise CorruptFile(f"{path}: this is a Git LFS pointer, not the model itself; run `git lfs pull`")
+    mapped = map_file(path)
     size = int.from_bytes(mapped[:8], "little")
     if len(mapped) < 8 or size > len(mapped) - 8 or size > MAX_HEADER:
         raise CorruptFile(

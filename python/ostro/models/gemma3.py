@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic
 
 import numpy as np
 
-from ostro.ops.protocol import LayerCache, Norm
+from ostro.ops.protocol import LayerCache, MatrixT, Norm, StoreT
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -22,13 +22,13 @@ if TYPE_CHECKING:
     from ostro.loading.checkpoint import Checkpoint
     from ostro.loading.config import Gemma3Config
     from ostro.ops.batch import Batch, LayerKind
-    from ostro.ops.protocol import KvStore, Matrix, Ops, Rows
+    from ostro.ops.protocol import Ops, Rows
 
     RopeTables = Mapping[LayerKind, Rows]
 
 
 @dataclass(frozen=True, slots=True)
-class DecoderLayer:
+class DecoderLayer(Generic[MatrixT]):
     """One block: sandwich norms, grouped-query attention with QK-norm, GeGLU."""
 
     kind: LayerKind
@@ -36,18 +36,18 @@ class DecoderLayer:
     window: int | None
     scale: float
     input_norm: Norm
-    qkv_proj: tuple[Matrix, Matrix, Matrix]
+    qkv_proj: tuple[MatrixT, MatrixT, MatrixT]
     q_norm: Norm
     k_norm: Norm
-    o_proj: Matrix
+    o_proj: MatrixT
     post_attention_norm: Norm
     pre_feedforward_norm: Norm
-    gate_proj: Matrix
-    up_proj: Matrix
-    down_proj: Matrix
+    gate_proj: MatrixT
+    up_proj: MatrixT
+    down_proj: MatrixT
     post_feedforward_norm: Norm
 
-    def forward(self, x: Rows, rope: Rows, batch: Batch, store: KvStore, ops: Ops) -> None:
+    def forward(self, x: Rows, rope: Rows, batch: Batch, store: StoreT, ops: Ops[MatrixT, StoreT]) -> None:
         """Add this block's two branches to the residual stream x [n, D], in place."""
         cache = LayerCache(store, self.index, self.kind)
         q = ops.qkv(x, self.input_norm, self.qkv_proj, self.q_norm, self.k_norm, rope, batch, cache)
@@ -58,14 +58,14 @@ class DecoderLayer:
 
 
 @dataclass(frozen=True, slots=True)
-class Gemma3:
+class Gemma3(Generic[MatrixT]):
     """The decoder with its tied embedding and head."""
 
     config: Gemma3Config
-    embed_tokens: Matrix
-    layers: tuple[DecoderLayer, ...]
+    embed_tokens: MatrixT
+    layers: tuple[DecoderLayer[MatrixT], ...]
     norm: Norm
-    lm_head: Matrix
+    lm_head: MatrixT
     inv_freq: Mapping[LayerKind, NDArray[np.float64]]
 
     @property
@@ -73,7 +73,7 @@ class Gemma3:
         """Positions that a local layer looks back on, its own included."""
         return self.config.sliding_window
 
-    def kv_stores(self, ops: Ops) -> dict[LayerKind, KvStore]:
+    def kv_stores(self, ops: Ops[MatrixT, StoreT]) -> dict[LayerKind, StoreT]:
         """Empty KV stores, one for each kind of layer that the model has."""
         kinds = self.config.layer_kinds
         return {
@@ -81,7 +81,7 @@ class Gemma3:
             for kind in dict.fromkeys(kinds)
         }
 
-    def forward(self, batch: Batch, stores: Mapping[LayerKind, KvStore], ops: Ops) -> Rows:
+    def forward(self, batch: Batch, stores: Mapping[LayerKind, StoreT], ops: Ops[MatrixT, StoreT]) -> Rows:
         """Run the batch, write its keys and values, and return logits [w, V] of its wanted rows."""
         x = ops.embed(self.embed_tokens, batch.token_ids, math.sqrt(self.config.hidden_size))
         rope: RopeTables = {kind: ops.rope(batch.positions, f) for kind, f in self.inv_freq.items()}
@@ -92,7 +92,7 @@ class Gemma3:
         return logits if cap is None else np.tanh(logits / cap) * np.float32(cap)
 
     @classmethod
-    def load(cls, checkpoint: Checkpoint, ops: Ops) -> Gemma3:
+    def load(cls, checkpoint: Checkpoint, ops: Ops[MatrixT, StoreT]) -> Gemma3[MatrixT]:
         """Adopt the checkpoint's weights as they are (names and shapes were checked when it was opened)."""
         config = checkpoint.config
         weights = _Weights(checkpoint, ops)
@@ -113,14 +113,16 @@ class Gemma3:
 
 
 def _inv_freq(config: Gemma3Config, kind: LayerKind) -> NDArray[np.float64]:
-    """theta ** (-2 i / head_dim), [head_dim / 2]; linear scaling is for global layers alone."""
+    """Frequencies theta ** (-2 i / head_dim), [head_dim / 2]; linear scaling is for global layers alone."""
     exponents = np.arange(0, config.head_dim, 2, dtype=np.float64) / config.head_dim
     if kind == "global":
         return config.rope_theta**-exponents / config.rope_factor
     return config.rope_local_theta**-exponents
 
 
-def _layer(config: Gemma3Config, weights: _Weights, prefix: str, kind: LayerKind, index: int) -> DecoderLayer:
+def _layer(
+    config: Gemma3Config, weights: _Weights[MatrixT, StoreT], prefix: str, kind: LayerKind, index: int
+) -> DecoderLayer[MatrixT]:
     attention, mlp = prefix + "self_attn.", prefix + "mlp."
     return DecoderLayer(
         kind=kind,
@@ -146,11 +148,11 @@ def _layer(config: Gemma3Config, weights: _Weights, prefix: str, kind: LayerKind
 
 
 @dataclass(frozen=True, slots=True)
-class _Weights:
+class _Weights(Generic[MatrixT, StoreT]):
     checkpoint: Checkpoint
-    ops: Ops
+    ops: Ops[MatrixT, StoreT]
 
-    def matrix(self, name: str) -> Matrix:
+    def matrix(self, name: str) -> MatrixT:
         return self.ops.matrix(self.checkpoint.tensors[name + ".weight"])
 
     def norm(self, name: str) -> Norm:

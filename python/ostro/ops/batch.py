@@ -18,8 +18,8 @@ class Batch:
 
     token_ids, positions: int32 [n]. Rows of one sequence are consecutive, positions rise by 1.
     row_starts: int32 [s + 1]; sequence i owns rows row_starts[i]:row_starts[i + 1].
-    key_ends: int32 [n]; a row sees keys at positions below key_ends[row] (its own position + 1 for text, the end
-        of the image run for an image row), and in local layers only those above position - window.
+    key_ends: int32 [n]; a row sees keys at positions below key_ends[row] (its own position + 1 for text, the
+        end of the image run for an image row), and in local layers only those above position - window.
     page_tables: for each layer kind int32 [s, pages]; entry j is the id of the page that holds positions
         [64 j, 64 j + 64) of the sequence, or -1 where no row of this batch may look.
     wanted: int32 [w], ascending rows whose logits are asked for.

@@ -21,8 +21,9 @@ if TYPE_CHECKING:
 class CpuOps:
     """Implements `ostro.ops.protocol.Ops`.
 
-    compute "auto": quantized weights meet activations that are quantized to int8 in blocks of 32, KV pages are
-    float16. compute "f32": activations stay float32, weights are dequantized on the fly, KV pages are float32.
+    compute "auto": quantized weights meet activations that are quantized to int8 in blocks of 32, KV pages
+    are float16. compute "f32": activations stay float32, weights are dequantized on the fly, KV pages are
+    float32.
     """
 
     def __init__(self, threads: int = 0, isa: str = "auto", compute: Compute = "auto") -> None:
@@ -45,9 +46,10 @@ class CpuOps:
         if len(tensor.shape) != 1:
             raise BadTensor(f"{tensor.name}: expected a vector, found shape {list(tensor.shape)}")
         try:
-            return _kernels.Matrix(tensor.data, tensor.format.name, 1, tensor.shape[0]).dequantize(0, 1)[0]
+            row = _kernels.Matrix(tensor.data, tensor.format.name, 1, tensor.shape[0])
         except ValueError as error:
             raise BadTensor(f"{tensor.name}: {error}") from error
+        return row.dequantize(0, 1).reshape(-1)
 
     def kv_store(self, layers: int, kv_heads: int, head_dim: int) -> _kernels.KvStore:
         """See `Ops.kv_store`."""
@@ -72,7 +74,7 @@ class CpuOps:
         k_norm: Norm,
         rope: Rows,
         batch: Batch,
-        cache: LayerCache,
+        cache: LayerCache[_kernels.KvStore],
     ) -> Rows:
         """See `Ops.qkv`."""
         q = np.empty((len(x), proj[0].rows), np.float32)
@@ -95,7 +97,14 @@ class CpuOps:
         )
         return q
 
-    def attend(self, q: Rows, batch: Batch, cache: LayerCache, scale: float, window: int | None) -> Rows:
+    def attend(
+        self,
+        q: Rows,
+        batch: Batch,
+        cache: LayerCache[_kernels.KvStore],
+        scale: float,
+        window: int | None,
+    ) -> Rows:
         """See `Ops.attend`."""
         out = np.empty_like(q)
         _kernels.attend(

@@ -1,13 +1,14 @@
 """The fused operations that a model is written against.
 
 Arrays are C-contiguous float32 unless said otherwise; n is the number of rows (tokens) of the batch.
-Implementations decide where weights, KV pages and scratch memory live: `Matrix` and `KvStore` are opaque here.
+Implementations decide where weights, KV pages and scratch memory live, and bring their own types of matrix
+and store: `MatrixT` and `StoreT` tie what an implementation made to the calls that take it back.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 if TYPE_CHECKING:
     import numpy as np
@@ -49,6 +50,10 @@ class KvStore(Protocol):
         """Bytes of one page over all layers of the store."""
 
 
+MatrixT = TypeVar("MatrixT", bound=Matrix)
+StoreT = TypeVar("StoreT", bound=KvStore)
+
+
 @dataclass(frozen=True, slots=True)
 class Norm:
     """RMSNorm: x / sqrt(mean(x^2) + eps) * weight, where weight [D] already includes Gemma's 1 +."""
@@ -58,62 +63,70 @@ class Norm:
 
 
 @dataclass(frozen=True, slots=True)
-class LayerCache:
+class LayerCache(Generic[StoreT]):
     """Where one layer keeps its keys and values: layer `index` of the store of its kind."""
 
-    store: KvStore
+    store: StoreT
     index: int
     kind: LayerKind
 
 
-class Ops(Protocol):
+class Ops(Protocol[MatrixT, StoreT]):
     """About five calls per layer; each is one parallel region."""
 
-    def matrix(self, tensor: Tensor) -> Matrix:
+    def matrix(self, tensor: Tensor) -> MatrixT:
         """Adopt a weight [rows, cols] without copying it; BadTensor if its bytes do not fit its shape."""
 
     def vector(self, tensor: Tensor) -> Rows:
         """A one-dimensional weight as float32."""
 
-    def kv_store(self, layers: int, kv_heads: int, head_dim: int) -> KvStore:
+    def kv_store(self, layers: int, kv_heads: int, head_dim: int) -> StoreT:
         """An empty store for `layers` layers."""
 
     def rope(self, positions: NDArray[np.int32], inv_freq: NDArray[np.float64]) -> Rows:
-        """Rotation table [n, head_dim]: cos(position * inv_freq) in the first half of a row, sin in the second."""
+        """Rotation table [n, head_dim]: cos(position * inv_freq) in a row's first half, sin in its second."""
 
-    def embed(self, table: Matrix, token_ids: NDArray[np.int32], scale: float) -> Rows:
+    def embed(self, table: MatrixT, token_ids: NDArray[np.int32], scale: float) -> Rows:
         """Rows [n, D] of the table, times `scale`."""
 
     def qkv(
         self,
         x: Rows,
         norm: Norm,
-        proj: tuple[Matrix, Matrix, Matrix],
+        proj: tuple[MatrixT, MatrixT, MatrixT],
         q_norm: Norm,
         k_norm: Norm,
         rope: Rows,
         batch: Batch,
-        cache: LayerCache,
+        cache: LayerCache[StoreT],
     ) -> Rows:
-        """Queries [n, heads * head_dim], normed per head and rotated; keys (likewise) and values go to the cache."""
+        """Queries [n, heads * head_dim], normed per head and rotated.
 
-    def attend(self, q: Rows, batch: Batch, cache: LayerCache, scale: float, window: int | None) -> Rows:
-        """softmax(scale * q k^T) v over the visible keys: [n, heads * head_dim]. window None: no lower bound."""
+        Keys, treated likewise, and values go to the cache.
+        """
 
-    def project_add(self, x: Rows, h: Rows, proj: Matrix, norm: Norm) -> None:
-        """x += norm(h @ proj^T), in place."""
+    def attend(
+        self, q: Rows, batch: Batch, cache: LayerCache[StoreT], scale: float, window: int | None
+    ) -> Rows:
+        """Attended values [n, heads * head_dim]: softmax(scale * q k^T) v over the visible keys.
 
-    def gated_gelu(self, x: Rows, norm: Norm, gate: Matrix, up: Matrix) -> Rows:
-        """gelu_tanh(y @ gate^T) * (y @ up^T) with y = norm(x): [n, F]."""
+        window None: no lower bound.
+        """
 
-    def head(self, x: Rows, rows: NDArray[np.int32], norm: Norm, proj: Matrix) -> Rows:
-        """norm(x[rows]) @ proj^T: logits [w, V]."""
+    def project_add(self, x: Rows, h: Rows, proj: MatrixT, norm: Norm) -> None:
+        """Add norm(h @ proj^T) to x, in place."""
+
+    def gated_gelu(self, x: Rows, norm: Norm, gate: MatrixT, up: MatrixT) -> Rows:
+        """GeGLU gelu_tanh(y @ gate^T) * (y @ up^T) with y = norm(x): [n, F]."""
+
+    def head(self, x: Rows, rows: NDArray[np.int32], norm: Norm, proj: MatrixT) -> Rows:
+        """Logits norm(x[rows]) @ proj^T: [w, V]."""
 
     def top_k(self, logits: Rows, k: int) -> tuple[NDArray[np.int32], Rows]:
-        """The k largest of each row in falling order (ties: smaller id first): ids and values, both [w, k]."""
+        """Ids and values of the k largest of each row, falling, smaller ids first: both [w, k]."""
 
     def log_sum_exp(self, logits: Rows) -> NDArray[np.float64]:
-        """log(sum(exp(row))) of each row, accumulated in float64: [w]."""
+        """Of each row log(sum(exp(row))), accumulated in float64: [w]."""
 
     def describe(self) -> dict[str, Any]:
         """What runs here: instruction set, threads, number formats; for logs and benchmark records."""

@@ -5,17 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from ostro.errors import BadTensor
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
 
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """`block` weights of one row are stored in `bytes` bytes; `ggml_type` is the number used in GGUF files."""
+    """`block` weights of one row are stored in `bytes` bytes; `ggml_type` is its number in GGUF files."""
 
     name: str
     ggml_type: int
@@ -25,7 +24,9 @@ class Format:
     def row_bytes(self, cols: int) -> int:
         """Bytes of one row of `cols` weights; BadTensor when the row does not consist of whole blocks."""
         if cols % self.block:
-            raise BadTensor(f"rows of {cols} weights cannot be stored as {self.name}: not a multiple of {self.block}")
+            raise BadTensor(
+                f"rows of {cols} weights cannot be stored as {self.name}: not a multiple of {self.block}"
+            )
         return cols // self.block * self.bytes
 
 

@@ -80,7 +80,7 @@ class PromptBuilder:
         if source is None:
             return GemmaTemplate(self._control)
         # Jinja takes a while to import, and most processes run a model without a template of its own.
-        from ostro.prompt.jinja_template import JinjaTemplate  # noqa: PLC0415
+        from ostro.prompt.jinja_template import JinjaTemplate
 
         names = {"bos_token": "<bos>", "eos_token": "<eos>", "pad_token": "<pad>", "unk_token": "<unk>"}
         known = {name: text if text in self._control.ids else "" for name, text in names.items()}

@@ -45,9 +45,9 @@ def load_tokenizer(source: Path | GgufVocabulary) -> Tokenizer:
     """
     # Each implementation needs a library that takes time to import; a process uses one of them.
     if isinstance(source, Path):
-        from ostro.prompt.json_tokenizer import JsonTokenizer  # noqa: PLC0415
+        from ostro.prompt.json_tokenizer import JsonTokenizer
 
         return JsonTokenizer(source)
-    from ostro.prompt.gguf_tokenizer import GgufTokenizer  # noqa: PLC0415
+    from ostro.prompt.gguf_tokenizer import GgufTokenizer
 
     return GgufTokenizer(source)

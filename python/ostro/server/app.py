@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 import uvicorn
@@ -19,6 +18,7 @@ from ostro.server.limits import MAX_BODY_BYTES
 from ostro.server.routes import build_router
 from ostro.server.schema import ChatBody, CompletionBody, DetokenizeBody, TokenizeBody
 from ostro.server.sse import KEEP_ALIVE_SECONDS
+from ostro.version import ostro_version
 
 if TYPE_CHECKING:
     import socket
@@ -39,7 +39,7 @@ def create_app(
     """
     app = FastAPI(
         title="ostro",
-        version=_version(),
+        version=ostro_version(),
         description="Gemma 3 behind OpenAI's HTTP interface.",
         docs_url=None,
         redoc_url=None,
@@ -117,10 +117,3 @@ def _openapi(app: FastAPI) -> dict[str, Any]:
     schemas = description.setdefault("components", {}).setdefault("schemas", {})
     schemas.update(definitions["$defs"])
     return description
-
-
-def _version() -> str:
-    try:
-        return metadata.version("ostro")
-    except metadata.PackageNotFoundError:
-        return "unknown"  # run from a source tree that is not installed

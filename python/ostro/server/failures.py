@@ -22,13 +22,13 @@ RETRY_AFTER_SECONDS = 1
 CLIENT_CLOSED_REQUEST = 499  # nginx's number; nobody is left to read it
 
 
-class InvalidJson(RequestError):  # noqa: N818 - named as in ostro.errors
+class InvalidJson(RequestError):
     """The body is not JSON."""
 
     code = "invalid_json"
 
 
-class UnsupportedMediaType(RequestError):  # noqa: N818 - named as in ostro.errors
+class UnsupportedMediaType(RequestError):
     """The body does not say that it is JSON."""
 
     status = 415
@@ -63,7 +63,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(Exception, _on_bug)
 
 
-async def _on_ostro_error(request: Request, error: Exception) -> Response:  # noqa: ARG001
+async def _on_ostro_error(_request: Request, error: Exception) -> Response:
     told_error = told(error)
     headers = {"retry-after": str(RETRY_AFTER_SECONDS)} if isinstance(error, Overloaded) else None
     return JSONResponse(error_body(told_error), told_error.status, headers)
@@ -81,11 +81,11 @@ async def _on_http_exception(request: Request, error: Exception) -> Response:
     return JSONResponse(_body(message, kind, None, code), error.status_code, error.headers)
 
 
-async def _on_disconnect(request: Request, error: Exception) -> Response:  # noqa: ARG001
+async def _on_disconnect(_request: Request, _error: Exception) -> Response:
     return gone()
 
 
-async def _on_bug(request: Request, error: Exception) -> Response:  # noqa: ARG001
+async def _on_bug(_request: Request, _error: Exception) -> Response:
     # Starlette raises the exception again after this answer, and uvicorn logs it.
     bug = OstroError("internal error; the server's log says more")
     return JSONResponse(error_body(bug), bug.status)

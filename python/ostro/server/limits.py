@@ -20,7 +20,7 @@ MAX_BODY_BYTES = 50 * 1024 * 1024
 T = TypeVar("T")
 
 
-class ClientGone(Exception):  # noqa: N818 - not an error, an event
+class ClientGone(Exception):
     """The client closed the connection before it had its answer."""
 
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from fastapi import APIRouter
 from fastapi.responses import HTMLResponse, JSONResponse
-from starlette.requests import Request  # noqa: TC002 - FastAPI reads the annotations of routes
-from starlette.responses import Response  # noqa: TC002
+from starlette.requests import Request
+from starlette.responses import Response
 
 from ostro.async_streams import AsyncStream
 from ostro.errors import InvalidParameter

@@ -57,7 +57,7 @@ class EventStream(Response):
         self._include_usage = include_usage
         self._keep_alive = keep_alive
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
+    async def __call__(self, _scope: Scope, receive: Receive, send: Send) -> None:
         """Send everything, or stop when the client leaves."""
         sending = asyncio.ensure_future(self._send_all(send))
         leaving = asyncio.ensure_future(disconnected(receive))

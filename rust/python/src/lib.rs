@@ -2,6 +2,8 @@
 //!
 //! Nothing is computed or decided here; shapes are checked by `ostro_kernels::regions`.
 
+#![allow(clippy::needless_pass_by_value, reason = "PyO3 extracts arguments by value")]
+
 mod calls;
 mod weights;
 

@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ostro.ops.batch import Batch, LayerKind
-    from ostro.ops.protocol import KvStore, Ops
+    from ostro.ops.protocol import Matrix, Ops
+
+    MockOps = Ops[Matrix, "MockStore"]
 
 VOCAB = 64
 EOS, BOS, END_OF_TURN, IMAGE = 1, 2, 3, 63
@@ -103,12 +105,14 @@ class MockModel:
         self.eos_bonus = 0.0
         self.stores: dict[LayerKind, MockStore] = {}
 
-    def kv_stores(self, ops: Ops) -> dict[LayerKind, KvStore]:
+    def kv_stores(self, ops: MockOps) -> dict[LayerKind, MockStore]:
         kinds: tuple[LayerKind, ...] = ("global",) if self.sliding_window is None else ("global", "local")
         self.stores = {kind: MockStore() for kind in kinds}
-        return dict(self.stores)
+        return self.stores
 
-    def forward(self, batch: Batch, stores: Mapping[LayerKind, KvStore], ops: Ops) -> NDArray[np.float32]:
+    def forward(
+        self, batch: Batch, stores: Mapping[LayerKind, MockStore], ops: MockOps
+    ) -> NDArray[np.float32]:
         self.batches.append(batch)
         if self.fail_on.intersection(batch.token_ids.tolist()):
             raise ValueError("the mock does not like this token")
@@ -128,7 +132,7 @@ class MockModel:
         return logits
 
     def _sequence(
-        self, batch: Batch, s: int, rows: slice, stores: Mapping[LayerKind, Any]
+        self, batch: Batch, s: int, rows: slice, stores: Mapping[LayerKind, MockStore]
     ) -> NDArray[np.uint64]:
         positions = batch.positions[rows].astype(np.int64)
         assert (np.diff(positions) == 1).all()
@@ -138,7 +142,8 @@ class MockModel:
         state = _mix(
             batch.token_ids[rows].astype(np.uint64) * np.uint64(1000003) + positions.astype(np.uint64)
         )
-        for kind in ("local", "global"):
+        kinds: tuple[LayerKind, ...] = ("local", "global")
+        for kind in kinds:
             if kind not in stores:
                 continue
             slots, table = stores[kind].slots, batch.page_tables[kind][s]
@@ -167,7 +172,7 @@ def make_engine(
 ) -> Engine:
     return Engine(
         model or MockModel(),
-        cast("Ops", NumpySelector()),
+        cast("MockOps", NumpySelector()),
         MockVocabulary(),
         RuntimeConfig(**{"kv_bytes": 10**9, "context_length": config_context, **config}),
         stop_ids=(EOS, END_OF_TURN),

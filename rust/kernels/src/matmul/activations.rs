@@ -64,6 +64,8 @@ pub(crate) struct Plane {
 pub(crate) struct Octet {
     pub coarse: Plane,
     pub fine: Plane,
+    /// Whole codes, in int14: for products whose weights have 16 bits.
+    pub wide: [[i16; BLOCK]; LANES],
     pub scales: [f32; LANES],
     pub sums: [f32; LANES],
 }
@@ -80,7 +82,13 @@ impl Plane {
 }
 
 impl Octet {
-    const ZERO: Self = Self { coarse: Plane::ZERO, fine: Plane::ZERO, scales: [0.0; LANES], sums: [0.0; LANES] };
+    const ZERO: Self = Self {
+        coarse: Plane::ZERO,
+        fine: Plane::ZERO,
+        wide: [[0; BLOCK]; LANES],
+        scales: [0.0; LANES],
+        sums: [0.0; LANES],
+    };
 }
 
 /// Weight of a coarse code in steps of the fine ones.
@@ -244,11 +252,13 @@ fn quantize(values: &[f32], precision: Precision, octet: &mut Octet) {
                 coarse.add_up(b)
             }
             Precision::Int14 => {
-                for ((coarse, fine), &x) in coarse.codes[b].iter_mut().zip(&mut fine.codes[b]).zip(block) {
-                    let code = code(x);
+                for (wide, &x) in octet.wide[b].iter_mut().zip(block) {
+                    *wide = code(x) as i16;
+                }
+                for ((coarse, fine), &code) in coarse.codes[b].iter_mut().zip(&mut fine.codes[b]).zip(&octet.wide[b]) {
                     // Rounded division: the fine code is within -32..32, the coarse one within -127..=127.
-                    let high = (code + COARSE / 2) >> COARSE.ilog2();
-                    (*coarse, *fine) = (high as i8, (code - COARSE * high) as i8);
+                    let high = (code + COARSE as i16 / 2) >> COARSE.ilog2();
+                    (*coarse, *fine) = (high as i8, (code - COARSE as i16 * high) as i8);
                 }
                 COARSE * coarse.add_up(b) + fine.add_up(b)
             }
@@ -260,6 +270,7 @@ fn quantize(values: &[f32], precision: Precision, octet: &mut Octet) {
             plane.codes[b] = [0; BLOCK];
             plane.halves[b] = [0; 2];
         }
+        octet.wide[b] = [0; BLOCK];
         (octet.scales[b], octet.sums[b]) = (0.0, 0.0);
     }
 }
@@ -318,7 +329,7 @@ mod tests {
         }
         let octet = one_block(values, Precision::Int14);
         for (i, expected) in codes.into_iter().enumerate() {
-            assert_eq!(code(&octet, i), expected);
+            assert_eq!((code(&octet, i), i32::from(octet.wide[0][i])), (expected, expected));
             assert!((-32..32).contains(&octet.fine.codes[0][i]) && octet.coarse.codes[0][i] > -128);
         }
         assert_eq!(octet.scales[0].to_bits(), 1.0_f32.to_bits());

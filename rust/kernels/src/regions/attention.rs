@@ -31,7 +31,7 @@ impl Rows<'_> {
         check(ends == (Some(0), i32::try_from(n).ok()) && rise, || {
             format!("row_starts must rise from 0 to the number of rows, {n}")
         })?;
-        let width = if sequences == 0 { 0 } else { self.page_table.len() / sequences };
+        let width = self.page_table.len().checked_div(sequences).unwrap_or(0);
         check_len("page_table", self.page_table.len(), width * sequences)?;
         let mut places = Vec::with_capacity(n);
         for sequence in 0..sequences {

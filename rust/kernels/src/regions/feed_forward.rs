@@ -49,7 +49,7 @@ pub fn project_add(
     Ok(())
 }
 
-/// out = gelu_tanh(y @ gate^T) * (y @ up^T) with y = norm(x). x: [n, D], out: [n, F].
+/// out = `gelu_tanh`(y @ gate^T) * (y @ up^T) with y = norm(x). x: [n, D], out: [n, F].
 ///
 /// # Errors
 /// When shapes do not fit.

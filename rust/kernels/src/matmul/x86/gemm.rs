@@ -32,7 +32,11 @@ pub(super) fn multiply<D: Decode, const FINE: bool>(
     let blocks = weights.cols() / BLOCK;
     for first in rows.clone().step_by(ROWS) {
         let count = ROWS.min(rows.end - first);
-        let octets = panel.unpack::<D>(weights, first, count);
+        let octets = if wide::<D, FINE>() {
+            panel.unpack::<D, true>(weights, first, count)
+        } else {
+            panel.unpack::<D, false>(weights, first, count)
+        };
         let mut token = 0;
         while token < x.tokens() {
             match x.tokens() - token {
@@ -96,12 +100,17 @@ fn accumulate<D: Decode, const T: usize, const FINE: bool>(
     for t in 0..T {
         (coarse[t], fine[t]) = (&x[t].coarse, &x[t].fine);
     }
-    let mut sums = code_sums::<D, T>(w, &coarse, block);
-    if FINE {
-        let low = code_sums::<D, T>(w, &fine, block);
-        for t in 0..T {
-            for half in 0..2 {
-                sums[t][half] = both(sums[t][half], low[t][half]);
+    let mut sums;
+    if wide::<D, FINE>() {
+        sums = wide_sums::<T>(w, x, block);
+    } else {
+        sums = code_sums::<D, T>(w, &coarse, block);
+        if FINE {
+            let low = code_sums::<D, T>(w, &fine, block);
+            for t in 0..T {
+                for half in 0..2 {
+                    sums[t][half] = both(sums[t][half], low[t][half]);
+                }
             }
         }
     }
@@ -127,6 +136,28 @@ fn accumulate<D: Decode, const T: usize, const FINE: bool>(
             }
         }
     }
+}
+
+/// Whether 16-bit weights and whole activation codes take fewer operations than two planes.
+const fn wide<D: Decode, const FINE: bool>() -> bool {
+    FINE && matches!(D::SUM, Sum::Signed | Sum::Halves)
+}
+
+/// Block sums of 16-bit weights.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn wide_sums<const T: usize>(w: &Octets, x: &[&activations::Octet; T], block: usize) -> [[__m256i; 2]; T] {
+    let mut sums = [[_mm256_setzero_si256(); 2]; T];
+    for pair in 0..16 {
+        let weights = [w.wide[block][pair].load(0), w.wide[block][pair].load(1)];
+        for t in 0..T {
+            let a = broadcast_pair(x[t].wide[block].as_chunks::<2>().0[pair]);
+            for half in 0..2 {
+                sums[t][half] = _mm256_add_epi32(sums[t][half], _mm256_madd_epi16(weights[half], a));
+            }
+        }
+    }
+    sums
 }
 
 /// The sum over both planes.

@@ -100,6 +100,23 @@ pub(super) fn load_pairs(x: &[[i16; 2]; 8]) -> __m256i {
     unsafe { _mm256_loadu_si256(x.as_ptr().cast()) }
 }
 
+/// The first or second sixteen codes of a block.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(super) fn load_i16(x: &[i16; 32], half: usize) -> __m256i {
+    let x = &x.as_chunks::<16>().0[half];
+    // SAFETY: the array has 32 bytes; the load is unaligned.
+    unsafe { _mm256_loadu_si256(x.as_ptr().cast()) }
+}
+
+/// Sixteen of 32 signed bytes as int16.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(super) fn widen_signed(v: __m256i, half: usize) -> __m256i {
+    let bytes = if half == 0 { _mm256_castsi256_si128(v) } else { _mm256_extracti128_si256::<1>(v) };
+    _mm256_cvtepi8_epi16(bytes)
+}
+
 /// Four consecutive codes of an activation block in every lane.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]

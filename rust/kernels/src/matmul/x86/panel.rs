@@ -6,7 +6,7 @@ use crate::formats::{BLOCK, Weights};
 use crate::matmul::LANES;
 
 use super::gemv::decode_cut;
-use super::lanes::{each8, transpose};
+use super::lanes::{each8, transpose, widen_signed};
 use super::octet::{Decode, Octet, Sum};
 
 /// Rows of a panel.
@@ -18,6 +18,8 @@ pub(super) const ROWS: usize = 16;
 pub(super) struct Octets {
     /// [block][four columns][row] -> 4 codes.
     pub codes: [[Lines; 8]; LANES],
+    /// [block][two columns][row] -> 2 codes as int16, bias and integer scales applied; instead of `codes` where WIDE.
+    pub wide: [[Lines; 16]; LANES],
     /// [block][row], f32.
     pub scale: [Lines; LANES],
     /// [block][row], f32.
@@ -55,6 +57,7 @@ impl Lines {
 const EMPTY: Lines = Lines([[0; 32]; 2]);
 const NO_OCTETS: Octets = Octets {
     codes: [[EMPTY; 8]; LANES],
+    wide: [[EMPTY; 16]; LANES],
     scale: [EMPTY; LANES],
     offset: [EMPTY; LANES],
     pairs: [[EMPTY; 2]; LANES],
@@ -71,7 +74,12 @@ pub(super) struct Panel {
 impl Panel {
     /// Unpacks rows `first..first + count` (at most 16). Lanes of absent rows hold anything.
     #[target_feature(enable = "avx2,fma,f16c")]
-    pub(super) fn unpack<D: Decode>(&mut self, weights: &Weights<'_>, first: usize, count: usize) -> &[Octets] {
+    pub(super) fn unpack<D: Decode, const WIDE: bool>(
+        &mut self,
+        weights: &Weights<'_>,
+        first: usize,
+        count: usize,
+    ) -> &[Octets] {
         let blocks = weights.cols() / BLOCK;
         let octets = blocks.div_ceil(LANES);
         let row_bytes = weights.row(first).len();
@@ -90,7 +98,7 @@ impl Panel {
                     }
                 }
                 let decoded = each8!(|J| decode_cut::<D>(&rows[J][o * D::BYTES..]));
-                store::<D>(octet, &decoded, half);
+                store::<D, WIDE>(octet, &decoded, half);
             }
         }
         &self.octets[..octets]
@@ -99,8 +107,12 @@ impl Panel {
 
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn store<D: Decode>(octet: &mut Octets, rows: &[Octet; 8], half: usize) {
+fn store<D: Decode, const WIDE: bool>(octet: &mut Octets, rows: &[Octet; 8], half: usize) {
     for block in 0..LANES {
+        if WIDE {
+            store_wide::<D>(&mut octet.wide[block], rows, block, half);
+            continue;
+        }
         let columns = transpose(&each8!(|J| rows[J].codes[block]));
         for (lines, &codes) in octet.codes[block].iter_mut().zip(&columns) {
             lines.store(half, codes);
@@ -122,7 +134,7 @@ fn store<D: Decode>(octet: &mut Octets, rows: &[Octet; 8], half: usize) {
             lines.store(half, v);
         }
     }
-    if D::SUM == Sum::Halves {
+    if D::SUM == Sum::Halves && !WIDE {
         let pairs = transpose(&each8!(|J| rows[J].pairs));
         for (block, &v) in pairs.iter().enumerate() {
             let (low, high) = (_mm256_set1_epi32(0xffff), _mm256_srli_epi32::<16>(v));
@@ -132,4 +144,30 @@ fn store<D: Decode>(octet: &mut Octets, rows: &[Octet; 8], half: usize) {
             octet.bias[block].store(half, _mm256_mullo_epi16(v, _mm256_set1_epi16(D::BIAS)));
         }
     }
+}
+
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn store_wide<D: Decode>(lines: &mut [Lines; 16], rows: &[Octet; 8], block: usize, half: usize) {
+    for part in 0..2 {
+        let columns = transpose(&each8!(|J| wide_codes::<D>(&rows[J], block, part)));
+        for (lines, &codes) in lines[8 * part..].iter_mut().zip(&columns) {
+            lines.store(half, codes);
+        }
+    }
+}
+
+/// Sixteen weights of a block as int16: (code - BIAS) times the half block's integer scale.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn wide_codes<D: Decode>(row: &Octet, block: usize, part: usize) -> __m256i {
+    if D::SUM == Sum::Signed {
+        return widen_signed(row.codes[block], part);
+    }
+    let bytes = row.codes[block];
+    let bytes = if part == 0 { _mm256_castsi256_si128(bytes) } else { _mm256_extracti128_si256::<1>(bytes) };
+    let codes = _mm256_sub_epi16(_mm256_cvtepu8_epi16(bytes), _mm256_set1_epi16(D::BIAS));
+    let pair = _mm256_permutevar8x32_epi32(row.pairs, _mm256_set1_epi32(block as i32));
+    let scale = _mm256_shuffle_epi8(pair, _mm256_set1_epi16(if part == 0 { 0x0100 } else { 0x0302 }));
+    _mm256_mullo_epi16(codes, scale)
 }
