@@ -110,6 +110,7 @@ class ModelHost:
         # Imported here: `import ostro` stays quick, and the kernels load only when a model does.
         from ostro.engine.engine import Engine
         from ostro.engine.loop import EngineLoop
+        from ostro.loading.heap import trim_heap
         from ostro.loading.open import open_checkpoint
         from ostro.models.gemma3 import Gemma3
         from ostro.ops.cpu import CpuOps
@@ -144,7 +145,7 @@ class ModelHost:
             banned_ids=_banned_ids(tokenizer, config.vocab_size, stop_ids),
             context_length=config.context_length,
         )
-        return cls(
+        host = cls(
             name=checkpoint.name,
             config=config,
             tokenizer=tokenizer,
@@ -159,6 +160,8 @@ class ModelHost:
             loop=EngineLoop(engine),
             hardware=ops.describe(),
         )
+        trim_heap()
+        return host
 
     def start_chat(self, request: ChatCompletionRequest, deliver: Deliver) -> ChatAnswer:
         """Submit a conversation; `deliver` gets the events that the answer is to be fed with.

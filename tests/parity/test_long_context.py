@@ -27,11 +27,11 @@ def document(lines: int) -> str:
     """A harbour's log book; the first entry says what the last one asks."""
     rng = random.Random(11)
     text = ["The harbour master of the year was Ingeborg Halvorsen-Quist.\n"]
-    for day in range(1, lines):
-        text.append(
-            f"Day {day}: the ship from {rng.choice(PORTS)} brought {rng.randint(2, 900)} crates of "
-            f"{rng.choice(GOODS)}, {rng.choice(['inspected', 'stored', 'sold'])} by noon.\n"
-        )
+    text += [
+        f"Day {day}: the ship from {rng.choice(PORTS)} brought {rng.randint(2, 900)} crates of "
+        f"{rng.choice(GOODS)}, {rng.choice(['inspected', 'stored', 'sold'])} by noon.\n"
+        for day in range(1, lines)
+    ]
     return "".join(text)
 
 

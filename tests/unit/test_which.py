@@ -107,7 +107,7 @@ def test_bad_values() -> None:
     with pytest.raises(InvalidParameter, match=r"^model_id must be a path or a hub id, got ''$"):
         Which.Plain("")
     with pytest.raises(AttributeError):
-        VisionArchitecture.Llama  # type: ignore[attr-defined]  # noqa: B018
+        _ = VisionArchitecture.Llama  # type: ignore[attr-defined]
 
 
 def test_paths_and_ids_stand_for_themselves() -> None:

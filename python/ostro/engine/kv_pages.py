@@ -195,10 +195,12 @@ class KvPages:
             growth = count - len(group.free)
             if growth <= 0:
                 continue
+            # By a quarter while small, so that one short sequence does not take the memory of a long one.
             chunk = min(_MAX_GROWTH, self.ceiling // 32) // group.page_nbytes
+            chunk = max(min(chunk, group.capacity // 4), group.capacity // 8)
             room = self.ceiling - self.nbytes - self._growth_nbytes(pages, besides=kind)
             most = min(group.guard - group.capacity, room // group.page_nbytes)
-            generous = min(max(growth, chunk, group.capacity // 8), most)
+            generous = min(max(growth, chunk), most)
             if not group.grow(group.capacity + generous) and not group.grow(group.capacity + growth):
                 return False
         return True

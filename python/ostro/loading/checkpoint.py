@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     import numpy as np
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 class GgufVocabulary:
     """The tokenizer as GGUF metadata has it; index = token id. token_types: ggml's 1 normal .. 6 byte."""
 
-    pieces: list[str]
+    pieces: Sequence[str]
     scores: NDArray[np.float32]
     token_types: NDArray[np.int32]
     bos_id: int

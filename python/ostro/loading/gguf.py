@@ -16,7 +16,7 @@ import numpy as np
 
 from ostro.errors import CorruptFile, UnsupportedModel
 from ostro.loading.gguf_strings import short_strings
-from ostro.loading.mapped_file import map_file
+from ostro.loading.mapped_file import map_file, unload
 from ostro.ops.tensor import BY_GGML_TYPE, FORMATS, Tensor
 
 if TYPE_CHECKING:
@@ -28,6 +28,8 @@ MAX_ENTRIES = 1 << 16
 MAX_OBJECTS = 1 << 20
 """Most elements of an array whose elements become Python objects."""
 MAX_TEXT = 16 << 20
+PACKED_FROM = 1 << 10
+"""Arrays of texts are packed if they are at least this long."""
 MAX_NAME = 1 << 10
 MAX_NESTING = 4
 MAX_DIMENSIONS = 4
@@ -70,8 +72,8 @@ class _Info:
 class GgufFile:
     """An opened file. The map stays open for as long as any view of it lives.
 
-    metadata: numbers, bools and texts as Python values, arrays of numbers as read-only numpy views, other
-        arrays as lists.
+    metadata: numbers, bools and texts as Python values, arrays of numbers as read-only numpy views, long
+        arrays of texts as PackedTexts where that can hold them, other arrays as lists.
     """
 
     def __init__(self, path: Path) -> None:
@@ -130,6 +132,10 @@ class GgufFile:
             if start < end:
                 raise CorruptFile(f"{self.path}: tensors {_shown(name)} and {_shown(other)} overlap")
         return result
+
+    def unload_metadata(self) -> None:
+        """Give back the memory that reading the metadata took; views of it stay valid."""
+        unload(self._map, self._data_start)
 
     def _corrupt(self, info: _Info, problem: str) -> NoReturn:
         raise CorruptFile(f"{self.path}: tensor {_shown(info.name)} {problem}")
@@ -259,7 +265,7 @@ class _Cursor:
             )
         if kind == _ARRAY:
             return [self.array(what, depth + 1) for _ in range(count)]
-        quick = short_strings(self.map, self.position, count)
+        quick = short_strings(self.map, self.position, count) if count >= PACKED_FROM else None
         if quick is not None:
             strings, self.position = quick
             return strings

@@ -51,7 +51,7 @@ def open_gguf(path: Path, *, name: str, tokenizer: Path | None = None) -> Checkp
             text[canonical] = part
     check_text_tensors(text, config, renaming, source)
     template = Fields(source, first.metadata).text("tokenizer.chat_template", "")
-    return Checkpoint(
+    checkpoint = Checkpoint(
         name=name,
         config=config,
         tensors=text,
@@ -61,6 +61,9 @@ def open_gguf(path: Path, *, name: str, tokenizer: Path | None = None) -> Checkp
         generation=gguf_config.parse_generation(first.metadata, source),
         vision_tensors={canonical: stored[own] for canonical, own in renaming.vision.items()},
     )
+    for file in (first, *others):
+        file.unload_metadata()
+    return checkpoint
 
 
 def part_paths(path: Path) -> list[Path]:

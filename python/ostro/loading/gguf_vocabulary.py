@@ -10,6 +10,7 @@ import numpy as np
 from ostro.errors import BadConfig, UnsupportedModel
 from ostro.loading.checkpoint import GgufVocabulary
 from ostro.loading.fields import Fields
+from ostro.loading.packed_texts import PackedTexts
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -39,7 +40,7 @@ def parse_vocabulary(metadata: Mapping[str, Any], rows: int, source: str) -> Ggu
         )
     pieces = fields.values.get(prefix + "tokens")
     # The elements of a GGUF array are all of one type.
-    if not isinstance(pieces, list) or not all(isinstance(piece, str) for piece in pieces[:1]):
+    if not isinstance(pieces, (list, PackedTexts)) or not all(isinstance(piece, str) for piece in pieces[:1]):
         raise BadConfig(f"{source}: {prefix}tokens must be a list of texts")
     scores = _numbers(fields, prefix + "scores", len(pieces), np.dtype(np.float32))
     types = _numbers(fields, prefix + "token_type", len(pieces), np.dtype(np.int32))

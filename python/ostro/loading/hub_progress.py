@@ -10,9 +10,9 @@ if TYPE_CHECKING:
 
 def bar_class(what: str, progress: Progress | None) -> type[Any]:
     """A subclass of tqdm that shows nothing and reports the bytes of `what`."""
-    from tqdm import tqdm  # type: ignore[import-untyped]
+    from tqdm import tqdm
 
-    class Bar(tqdm):  # type: ignore[misc]
+    class Bar(tqdm):  # type: ignore[misc] # tqdm has no types
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             super().__init__(*args, **{**kwargs, "disable": True})
             self._done = 0

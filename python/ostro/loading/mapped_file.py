@@ -31,3 +31,13 @@ def map_file(path: Path) -> mmap.mmap:
     if mapped[: len(_POINTER)] == _POINTER:
         raise CorruptFile(f"{path}: this is a Git LFS pointer, not the model itself; run `git lfs pull`")
     return mapped
+
+
+def unload(mapped: mmap.mmap, size: int) -> None:
+    """Give back the memory of the first `size` bytes; what is read again comes from the file again.
+
+    Without effect where the system cannot do that, and on what shares a page with the bytes that follow.
+    """
+    whole_pages = min(size, len(mapped)) // mmap.PAGESIZE * mmap.PAGESIZE
+    if whole_pages and hasattr(mmap, "MADV_DONTNEED"):
+        mapped.madvise(mmap.MADV_DONTNEED, 0, whole_pages)

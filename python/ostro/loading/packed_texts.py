@@ -8,7 +8,11 @@ from typing import TYPE_CHECKING, overload
 import numpy as np
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from numpy.typing import NDArray
+
+_PART = 1 << 12
 
 
 class PackedTexts(Sequence[str]):
@@ -24,7 +28,7 @@ class PackedTexts(Sequence[str]):
     def __init__(self, joined: bytes, marks: NDArray[np.int32]) -> None:
         self.joined = joined
         self.marks = marks
-        self._at = memoryview(marks)  # its elements are plain integers
+        self._at = marks.data  # its elements are plain integers
 
     @classmethod
     def pack(cls, texts: Sequence[str]) -> PackedTexts:
@@ -52,6 +56,12 @@ class PackedTexts(Sequence[str]):
         """Bytes of each text [n]."""
         return np.diff(self.marks).astype(np.int64) - 1
 
+    def __iter__(self) -> Iterator[str]:
+        # In parts: many at a time is quicker, all at a time would take the memory that packing saves.
+        for start in range(0, len(self), _PART):
+            first, last = self._at[start], self._at[min(start + _PART, len(self))]
+            yield from self.joined[first + 1 : last].decode().split("\0")
+
     def __len__(self) -> int:
         return len(self.marks) - 1
 
@@ -62,16 +72,17 @@ class PackedTexts(Sequence[str]):
     def __getitem__(self, index: slice) -> Sequence[str]: ...
 
     def __getitem__(self, index: int | slice) -> str | Sequence[str]:
-        n = len(self)
         if isinstance(index, slice):
-            start, stop, step = index.indices(n)
-            if step != 1:
-                return [self[i] for i in range(start, stop, step)]
-            first, last = self._at[start], self._at[max(start, stop)]
-            return PackedTexts(
-                self.joined[first : last + 1], self.marks[start : max(start, stop) + 1] - np.int32(first)
-            )
+            return self._slice(*index.indices(len(self)))
+        n = len(self.marks) - 1
         if not -n <= index < n:
             raise IndexError(f"text {index} of {n}")
-        i = index % n
+        i = index if index >= 0 else index + n
         return self.joined[self._at[i] + 1 : self._at[i + 1]].decode()
+
+    def _slice(self, start: int, stop: int, step: int) -> Sequence[str]:
+        if step != 1:
+            return [self[i] for i in range(start, stop, step)]
+        stop = max(start, stop)
+        first, last = self._at[start], self._at[stop]
+        return PackedTexts(self.joined[first : last + 1], self.marks[start : stop + 1] - np.int32(first))

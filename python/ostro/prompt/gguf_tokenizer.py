@@ -1,8 +1,4 @@
-"""Gemma 3's tokenizer from the metadata of a GGUF file.
-
-The file lists SentencePiece's pieces with their scores and types, so the model file that they came from is
-written again and given to the SentencePiece library.
-"""
+"""Gemma 3's tokenizer from the metadata of a GGUF file: SentencePiece's pieces, scores and types."""
 
 from __future__ import annotations
 
@@ -10,19 +6,20 @@ import re
 from typing import TYPE_CHECKING
 
 import numpy as np
-from sentencepiece import SentencePieceProcessor
 
 from ostro.errors import CorruptFile
+from ostro.loading.packed_texts import PackedTexts
 from ostro.prompt.control import ALWAYS_CONTROL, ControlTexts
+from ostro.prompt.merges import BYTE, CONTROL, NORMAL, UNKNOWN, Merges
 from ostro.prompt.pieces import WORD_BOUNDARY, PieceTokenizer
-from ostro.prompt.sentencepiece_proto import model_proto
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
     from ostro.loading.checkpoint import GgufVocabulary
 
-NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
 _LONGEST_PIECE = 1 << 16
 _CONTROL_BETWEEN_NULS = re.compile(rb"\0%b(?=\0)" % ALWAYS_CONTROL.encode())
 
@@ -34,45 +31,29 @@ class GgufTokenizer(PieceTokenizer):
     """
 
     def __init__(self, vocabulary: GgufVocabulary) -> None:
-        pieces = vocabulary.pieces
         _check(vocabulary)
-        joined = _join(pieces)
-        marks = np.flatnonzero(np.frombuffer(joined, np.uint8) == 0)
-        if len(marks) != len(pieces) + 1:
-            raise CorruptFile("tokenizer.ggml.tokens: a piece contains a NUL character")
-        lengths = np.diff(marks) - 1
+        pieces = _packed(vocabulary.pieces)
+        lengths = pieces.lengths()
         if lengths.min() < 1 or lengths.max() > _LONGEST_PIECE:
             raise CorruptFile(
                 f"tokenizer.ggml.tokens: a piece of {lengths.min()} or {lengths.max()} bytes; "
                 f"1 to {_LONGEST_PIECE:,} are possible"
             )
 
-        types = _library_types(vocabulary, joined, marks)
+        types = _types_put_right(vocabulary, pieces)
         control = np.flatnonzero((types == CONTROL) | (types == UNKNOWN)).tolist()
-        super().__init__(ControlTexts({pieces[i]: i for i in reversed(control)}))
+        spelled = vocabulary.pieces
+        super().__init__(ControlTexts({spelled[i]: i for i in reversed(control)}))
         self.bos_id = vocabulary.bos_id
         self.vocab_size = len(pieces)
         self._pieces = pieces
-        self._types = types
         self._bytes = _byte_values(pieces, types)
-        model = model_proto(
-            joined.replace(b"\0", b""),
-            lengths,
-            vocabulary.scores,
-            types,
-            unknown_id=vocabulary.unknown_id,
-            dummy_prefix=vocabulary.add_space_prefix,
-        )
-        try:
-            self._library = SentencePieceProcessor(model_proto=model)
-        except RuntimeError as error:
-            raise CorruptFile(
-                f"tokenizer.ggml.tokens: SentencePiece refuses the vocabulary: {error}"
-            ) from error
+        by_value = {value: token_id for token_id, value in self._bytes.items()}
+        self._merges = Merges(pieces, vocabulary.scores, types, [by_value[value] for value in range(256)])
+        self._prefix = WORD_BOUNDARY if vocabulary.add_space_prefix else ""
 
     def _encode_ordinary(self, text: str) -> list[int]:
-        ids: list[int] = self._library.encode(text, out_type=int)
-        return ids
+        return self._merges.encode(self._prefix + text.replace(" ", WORD_BOUNDARY))
 
     def _piece(self, token_id: int) -> str | None:
         return self._pieces[token_id] if 0 <= token_id < self.vocab_size else None
@@ -81,8 +62,8 @@ class GgufTokenizer(PieceTokenizer):
         return self._bytes.get(token_id)
 
     def _find_piece(self, piece: str) -> int | None:
-        token_id = int(self._library.piece_to_id(piece))
-        return token_id if self._types[token_id] in (NORMAL, USER_DEFINED, UNUSED) else None
+        token_id = self._merges.find(piece)
+        return None if token_id < 0 else token_id
 
 
 def _check(vocabulary: GgufVocabulary) -> None:
@@ -104,26 +85,28 @@ def _check(vocabulary: GgufVocabulary) -> None:
             raise CorruptFile(f"tokenizer.ggml.{key}_token_id: {token_id} is outside of {n:,} tokens")
 
 
-def _join(pieces: list[str]) -> bytes:
-    """NUL, piece, NUL, piece, ... NUL. Spaces, which files hold as such, are escaped for the library."""
+def _packed(pieces: Sequence[str]) -> PackedTexts:
+    """The pieces as SentencePiece has them: spaces, which files hold as such, are escaped."""
     try:
-        return "\0".join(("", *pieces, "")).replace(" ", WORD_BOUNDARY).encode()
+        return PackedTexts.pack(pieces).replace(" ", WORD_BOUNDARY)
     except UnicodeEncodeError as error:
         raise CorruptFile("tokenizer.ggml.tokens: a piece is not valid Unicode") from error
+    except ValueError as error:
+        raise CorruptFile("tokenizer.ggml.tokens: a piece contains a NUL character") from error
 
 
-def _library_types(vocabulary: GgufVocabulary, joined: bytes, marks: NDArray[np.int64]) -> NDArray[np.int32]:
-    """Types as SentencePiece wants them: exactly one unknown piece, all control tokens unmatchable."""
-    types: NDArray[np.int32] = vocabulary.token_types.copy()
-    found = [match.start() for match in _CONTROL_BETWEEN_NULS.finditer(joined)]
-    types[np.searchsorted(marks, found)] = CONTROL
+def _types_put_right(vocabulary: GgufVocabulary, pieces: PackedTexts) -> NDArray[np.uint8]:
+    """Types as SentencePiece has them: exactly one unknown piece, all control tokens unmatchable."""
+    types: NDArray[np.uint8] = vocabulary.token_types.astype(np.uint8)
+    found = [match.start() for match in _CONTROL_BETWEEN_NULS.finditer(pieces.joined)]
+    types[np.searchsorted(pieces.marks, found)] = CONTROL
     types[types == UNKNOWN] = CONTROL
     types[vocabulary.bos_id] = CONTROL
     types[vocabulary.unknown_id] = UNKNOWN
     return types
 
 
-def _byte_values(pieces: list[str], types: NDArray[np.int32]) -> dict[int, int]:
+def _byte_values(pieces: Sequence[str], types: NDArray[np.uint8]) -> dict[int, int]:
     wanted = {f"<0x{value:02X}>": value for value in range(256)}
     ids = np.flatnonzero(types == BYTE).tolist()
     if {pieces[i] for i in ids} != wanted.keys():

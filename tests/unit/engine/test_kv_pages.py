@@ -89,6 +89,16 @@ def test_stores_grow_in_steps_that_fit_the_ceiling() -> None:
     assert 0 < pages.nbytes <= ceiling // 10
 
 
+def test_a_short_sequence_takes_little_more_than_it_needs() -> None:
+    pages = make(10**9)
+    tables = pages.new_tables()
+    for end in range(1, 2000):
+        assert pages.reserve(tables, end)
+        needed = sum(group.page_nbytes * tables[kind].last for kind, group in pages.groups.items())
+        one_page_each = sum(group.page_nbytes for group in pages.groups.values())
+        assert pages.nbytes <= needed * 5 // 4 + one_page_each
+
+
 @pytest.mark.parametrize("step_rows", [1, 2, 64, 65, 300])
 def test_peak_is_what_a_sequence_really_needs(step_rows: int) -> None:
     pages = make(10**8, step_rows=step_rows)

@@ -45,8 +45,8 @@ def test_vocabulary(checkpoint: Checkpoint) -> None:
     vocabulary = checkpoint.tokenizer
     assert isinstance(vocabulary, GgufVocabulary)
     assert len(vocabulary.pieces) == len(vocabulary.scores) == len(vocabulary.token_types) == 262144
-    assert vocabulary.pieces[:4] == ["<pad>", "<eos>", "<bos>", "<unk>"]
-    assert vocabulary.pieces[105:107] == ["<start_of_turn>", "<end_of_turn>"]
+    assert list(vocabulary.pieces[:4]) == ["<pad>", "<eos>", "<bos>", "<unk>"]
+    assert list(vocabulary.pieces[105:107]) == ["<start_of_turn>", "<end_of_turn>"]
     assert vocabulary.pieces[139] == "   "
     assert vocabulary.pieces[236743] == "▁"
     assert vocabulary.pieces[262143] == "<unused6241>"

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ostro.loading.gguf_strings import short_strings
+from ostro.loading.gguf_strings import short_strings as packed_strings
 
 from . import gguf_bytes as gb
 
@@ -21,6 +21,11 @@ def mapped(content: bytes) -> mmap.mmap:
     result = mmap.mmap(-1, max(len(content), 1))
     result[: len(content)] = content
     return result
+
+
+def short_strings(data: mmap.mmap, start: int, count: int) -> tuple[list[str], int] | None:
+    found = packed_strings(data, start, count)
+    return None if found is None else (list(found[0]), found[1])
 
 
 short = st.text(min_size=1, max_size=12).filter(lambda text: "\0" not in text)
@@ -54,6 +59,8 @@ def test_declines_rather_than_errs(strings: list[str], after: bytes) -> None:
         gb.text("a") + gb.text("b\0c"),
         gb.text("a") + gb.text("bcd")[:-1],
         gb.text("a") + b"\x09" + bytes(7) + b"too long",
+        gb.text("a") + b"\x01\0\1\0\0\0\0\0" + b"\0",
+        gb.text("") + gb.text("a"),
         b"",
     ],
 )

@@ -20,8 +20,12 @@
 #![allow(clippy::inline_always, reason = "only what is inlined into `dispatch` is compiled for its instruction set")]
 
 mod check;
-mod kernel;
+mod fold;
+mod narrow;
+mod scratch;
+mod state;
 mod tile;
+mod wide;
 
 use thiserror::Error;
 
@@ -29,13 +33,13 @@ use crate::isa::Isa;
 use crate::kv::{KvStore, PAGE};
 use crate::team::{Disjoint, Team};
 
-use tile::{Plan, Scratch, Tile};
+use scratch::with_scratch;
+use tile::{Plan, Tile};
 
 /// Absolute positions per span: small enough that a window of 512 keeps several members busy.
 pub const SPAN: usize = 4 * PAGE;
 
-/// Query rows (tokens times query heads of a kv head) per tile, unless one token has more.
-const TILE_ROWS: usize = 32;
+const PAGES_PER_SPAN: usize = SPAN / PAGE;
 
 /// Items per member below which tiles are split into spans.
 const FEW_ITEMS: usize = 4;
@@ -112,8 +116,9 @@ pub fn attend(team: &Team, isa: Isa, inputs: &Attend<'_>, out: &mut [f32]) -> Re
         return Ok(());
     }
     let plan = Plan::new(inputs, heads);
-    let tiles = plan.tiles();
-    let few = team.threads() > 1 && tiles.len() < FEW_ITEMS * team.threads();
+    let wanted = if team.threads() > 1 { FEW_ITEMS * team.threads() } else { 1 };
+    let tiles = plan.tiles(wanted);
+    let few = tiles.len() < wanted;
     let split = few && tiles.iter().any(|tile| tile.spans.len() > 1) && plan.partial_floats(&tiles) <= MOST_PARTIAL;
     let out = Disjoint::new(out);
     if split {
@@ -130,7 +135,7 @@ fn run_tiles(team: &Team, isa: Isa, plan: &Plan<'_>, tiles: &[Tile], out: &Disjo
         worker.share(0, tiles.len(), 1, |items| {
             // Later rows see more keys: the largest tiles go first, so that the end is even.
             for tile in items.map(|item| &tiles[tiles.len() - 1 - item]) {
-                Scratch::with(plan.scratch_floats(tile), |scratch| {
+                with_scratch(plan.scratch_floats(tile), |scratch| {
                     let total = plan.whole(isa, tile, scratch);
                     // SAFETY: every output element belongs to one tile, and a tile is handed out once.
                     unsafe { plan.finish(tile, total, out) };
@@ -161,7 +166,7 @@ fn run_spans(team: &Team, isa: Isa, plan: &Plan<'_>, tiles: &[Tile], out: &Disjo
     team.run(|worker| {
         worker.share(0, items.len(), 1, |range| {
             for &(index, span) in &items[range] {
-                Scratch::with(plan.scratch_floats(&tiles[index]), |scratch| {
+                with_scratch(plan.scratch_floats(&tiles[index]), |scratch| {
                     // SAFETY: every (tile, span) has its own place and is handed out once.
                     let state = unsafe { partial.range(place(index, span)) };
                     plan.span(isa, &tiles[index], span, scratch, state);

@@ -1,65 +1,74 @@
 //! A tile: some tokens of one sequence, with the query heads of one kv head.
 
-use std::cell::RefCell;
 use std::ops::Range;
 
-use super::check::{visible, visible_to_any};
-use super::kernel::{GROUP, Merge, Page, Pages, Widen};
-use super::{Attend, SPAN, TILE_ROWS};
+use super::check::visible_to_any;
+use super::scratch::LINE;
+use super::state::{Merge, States};
+use super::wide::PANEL;
+use super::{Attend, SPAN, narrow, wide};
 use crate::isa::Isa;
-use crate::kv::{PAGE, PageView};
+use crate::kv::PAGE;
 use crate::simd::dispatch;
 use crate::team::Disjoint;
 
-const PAGES_PER_SPAN: usize = SPAN / PAGE;
+/// Query rows (tokens times query heads of a kv head) per tile, unless one token has more: so many use a page that
+/// laying it out costs little, and their states still fit L2 beside it.
+const TILE_ROWS: usize = 96;
 
-/// From this many groups of query rows on, converting a page once beats converting it for every group.
-const GROUPS_TO_WIDEN: usize = 3;
+/// Tiles are not cut below this for the sake of more members.
+const LEAST_TILE_ROWS: usize = 24;
+
+/// Up to so many query rows use a page as it lies in the store.
+const NARROW_ROWS: usize = 8 * narrow::GROUP;
 
 pub(super) struct Tile {
-    sequence: usize,
-    kv_head: usize,
-    tokens: Range<usize>,
-    seen: Range<usize>,
+    pub(super) sequence: usize,
+    pub(super) kv_head: usize,
+    pub(super) tokens: Range<usize>,
+    pub(super) seen: Range<usize>,
     /// Numbers of the spans that hold something visible; span i starts at position i * SPAN. At least one.
     pub(super) spans: Range<usize>,
 }
 
 /// How the rows of a call are cut up.
 pub(super) struct Plan<'a> {
-    inputs: &'a Attend<'a>,
+    pub(super) inputs: &'a Attend<'a>,
     /// Query heads per kv head.
-    share: usize,
-    /// `head_dim` rounded up to whole vectors.
-    width: usize,
+    pub(super) share: usize,
+    /// Weighted values per row of a state: `head_dim` rounded up to whole panels.
+    pub(super) width: usize,
 }
 
-/// Memory of one member, kept between calls.
-pub(super) struct Scratch;
-
-thread_local! {
-    static FLOATS: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
-}
-
-impl Scratch {
-    pub(super) fn with<T>(floats: usize, work: impl FnOnce(&mut [f32]) -> T) -> T {
-        FLOATS.with_borrow_mut(|memory| {
-            if memory.len() < floats {
-                memory.resize(floats, 0.0);
-            }
-            work(&mut memory[..floats])
-        })
-    }
+/// The parts of a member's memory, besides states.
+pub(super) struct Room<'a> {
+    /// Queries, in groups of rows; each `[head_dim][rows of the group]`.
+    pub(super) packed: &'a mut [f32],
+    /// Keys and values of one page in panels, and scores; empty where pages are used as they are.
+    pub(super) keys: &'a mut [f32],
+    pub(super) values: &'a mut [f32],
+    pub(super) scores: &'a mut [f32],
 }
 
 impl<'a> Plan<'a> {
     pub(super) fn new(inputs: &'a Attend<'a>, heads: usize) -> Self {
-        Self { inputs, share: heads / inputs.store.kv_heads(), width: inputs.store.value_stride() }
+        let width = inputs.store.head_dim().next_multiple_of(PANEL);
+        Self { inputs, share: heads / inputs.store.kv_heads(), width }
     }
 
-    pub(super) fn tiles(&self) -> Vec<Tile> {
-        let tokens = (TILE_ROWS / self.share).max(1);
-        let mut tiles = Vec::new();
+    /// At least `wanted` tiles, if there is work for so many; those that see more keys come later in a sequence.
+    pub(super) fn tiles(&self, wanted: usize) -> Vec<Tile> {
+        let mut rows = TILE_ROWS;
+        let count = |rows: usize| -> usize {
+            let tokens = self.tokens_of(rows);
+            self.inputs.row_starts.windows(2).map(|pair| ((pair[1] - pair[0]) as usize).div_ceil(tokens)).sum::<usize>()
+                * self.inputs.store.kv_heads()
+        };
+        while rows / 2 >= LEAST_TILE_ROWS && count(rows) < wanted {
+            rows /= 2;
+        }
+        let tokens = self.tokens_of(rows);
+        let mut tiles = Vec::with_capacity(count(rows));
         for (sequence, bounds) in self.inputs.row_starts.windows(2).enumerate() {
             let rows = bounds[0] as usize..bounds[1] as usize;
             for start in rows.clone().step_by(tokens) {
@@ -78,45 +87,67 @@ impl<'a> Plan<'a> {
         tiles
     }
 
+    fn tokens_of(&self, rows: usize) -> usize {
+        (rows / self.share).max(1)
+    }
+
     fn rows(&self, tile: &Tile) -> usize {
         tile.tokens.len() * self.share
     }
 
-    /// A state is, for each query row: maximum, sum, and `width` weighted values.
+    pub(super) fn is_wide(&self, tile: &Tile) -> bool {
+        self.rows(tile) > NARROW_ROWS
+    }
+
+    /// Rows with those that fill up the last group.
+    fn padded_rows(&self, tile: &Tile) -> usize {
+        let group = if self.is_wide(tile) { wide::GROUP } else { narrow::GROUP };
+        self.rows(tile).next_multiple_of(group)
+    }
+
     pub(super) fn state_floats(&self, tile: &Tile) -> usize {
-        self.rows(tile) * (self.width + 2)
+        States::floats(self.padded_rows(tile), self.width).next_multiple_of(LINE)
+    }
+
+    pub(super) fn states<'s>(&self, tile: &Tile, floats: &'s mut [f32]) -> States<'s> {
+        States::of(floats, self.padded_rows(tile), self.width)
     }
 
     pub(super) fn partial_floats(&self, tiles: &[Tile]) -> usize {
         tiles.iter().map(|tile| tile.spans.len() * self.state_floats(tile)).sum()
     }
 
-    /// Packed queries, one page in f32, two states.
+    /// Two states, and [`Room`].
     pub(super) fn scratch_floats(&self, tile: &Tile) -> usize {
-        self.packed_floats(tile) + self.page_floats(tile) + 2 * self.state_floats(tile)
+        2 * self.state_floats(tile) + self.room_floats(tile).iter().sum::<usize>()
     }
 
-    fn packed_floats(&self, tile: &Tile) -> usize {
-        self.rows(tile).next_multiple_of(GROUP) * self.inputs.store.head_dim()
+    /// Packed queries, keys, values, scores.
+    fn room_floats(&self, tile: &Tile) -> [usize; 4] {
+        let (rows, head_dim) = (self.padded_rows(tile), self.inputs.store.head_dim());
+        let packed = (rows * head_dim).next_multiple_of(LINE);
+        if self.is_wide(tile) { [packed, head_dim * PAGE, PAGE * self.width, rows * PAGE] } else { [packed, 0, 0, 0] }
     }
 
-    /// 0 where pages are used as they are.
-    fn page_floats(&self, tile: &Tile) -> usize {
-        let halves = self.inputs.store.dtype() == crate::kv::KvType::F16;
-        let widened = halves && self.rows(tile).div_ceil(GROUP) >= GROUPS_TO_WIDEN;
-        if widened { PAGE * (self.inputs.store.head_dim() + self.width) } else { 0 }
+    fn room<'s>(&self, tile: &Tile, scratch: &'s mut [f32]) -> Room<'s> {
+        let [packed, keys, values, scores] = self.room_floats(tile);
+        let (packed, rest) = scratch.split_at_mut(packed);
+        let (keys, rest) = rest.split_at_mut(keys);
+        let (values, rest) = rest.split_at_mut(values);
+        Room { packed, keys, values, scores: &mut rest[..scores] }
     }
 
     /// All spans of a tile, merged: its state, inside `scratch`.
     pub(super) fn whole<'s>(&self, isa: Isa, tile: &Tile, scratch: &'s mut [f32]) -> &'s mut [f32] {
-        let (states, rest) = scratch.split_at_mut(2 * self.state_floats(tile));
-        let (total, part) = states.split_at_mut(self.state_floats(tile));
-        let (packed, page) = rest.split_at_mut(self.packed_floats(tile));
-        self.pack(tile, packed);
+        let (total, rest) = scratch.split_at_mut(self.state_floats(tile));
+        let (part, rest) = rest.split_at_mut(self.state_floats(tile));
+        let mut room = self.room(tile, rest);
+        self.pack(tile, room.packed);
         for span in tile.spans.clone() {
-            let first = span == tile.spans.start;
-            self.fold(isa, tile, span, packed, page, if first { &mut *total } else { &mut *part });
-            if !first {
+            if span == tile.spans.start {
+                self.fold(isa, tile, span, &mut room, total);
+            } else {
+                self.fold(isa, tile, span, &mut room, part);
                 self.merge(isa, tile, total, part);
             }
         }
@@ -125,125 +156,43 @@ impl<'a> Plan<'a> {
 
     /// One span of a tile into `state`.
     pub(super) fn span(&self, isa: Isa, tile: &Tile, span: usize, scratch: &mut [f32], state: &mut [f32]) {
-        let (packed, rest) = scratch.split_at_mut(self.packed_floats(tile));
-        self.pack(tile, packed);
-        self.fold(isa, tile, span, packed, &mut rest[..self.page_floats(tile)], state);
-    }
-
-    /// Query row r is token r / share, head r mod share. Groups of up to four rows are interleaved: element d of a
-    /// group's rows lies together, which is the order in which a score needs it.
-    fn pack(&self, tile: &Tile, packed: &mut [f32]) {
-        let (rows, head_dim) = (self.rows(tile), self.inputs.store.head_dim());
-        let heads = self.share * self.inputs.store.kv_heads();
-        for (group, packed) in packed.chunks_exact_mut(GROUP * head_dim).enumerate() {
-            let members = (rows - group * GROUP).min(GROUP);
-            let lanes = lanes(members);
-            packed.fill(0.0);
-            for member in 0..members {
-                let row = group * GROUP + member;
-                let token = tile.tokens.start + row / self.share;
-                let head = tile.kv_head * self.share + row % self.share;
-                let q = &self.inputs.q[(token * heads + head) * head_dim..][..head_dim];
-                for (d, &x) in q.iter().enumerate() {
-                    packed[d * lanes + member] = x * self.inputs.scale;
-                }
-            }
-        }
-    }
-
-    fn fold(&self, isa: Isa, tile: &Tile, span: usize, packed: &[f32], page: &mut [f32], state: &mut [f32]) {
-        let store = self.inputs.store;
-        let table_width = self.inputs.page_table.len() / (self.inputs.row_starts.len() - 1);
-        let table = &self.inputs.page_table[tile.sequence * table_width..][..table_width];
-        for row in state.chunks_exact_mut(self.width + 2) {
-            row.fill(0.0);
-            row[0] = f32::NEG_INFINITY;
-        }
-        let first = (span * PAGES_PER_SPAN).max(tile.seen.start / PAGE);
-        let end = ((span + 1) * PAGES_PER_SPAN).min(tile.seen.end.div_ceil(PAGE));
-        let widen = !page.is_empty();
-        for index in first..end {
-            // Checked in `check`: every page between the first and the last visible one has a valid id.
-            let view = store.view(table[index] as usize, self.inputs.layer, tile.kv_head);
-            let pages = match view {
-                PageView::F32(keys, values) => Pages::F32(keys, values),
-                PageView::F16(keys, values) if !widen => Pages::F16(keys, values),
-                PageView::F16(keys, values) => {
-                    let (wide_keys, wide_values) = page.split_at_mut(keys.len());
-                    dispatch(isa, Widen { from: keys, to: wide_keys });
-                    dispatch(isa, Widen { from: values, to: wide_values });
-                    Pages::F32(wide_keys, wide_values)
-                }
-            };
-            let direct = !widen && index + 1 < end;
-            let next =
-                if direct { store.bytes(table[index + 1] as usize, self.inputs.layer, tile.kv_head) } else { &[] };
-            self.fold_page(isa, tile, index, pages, next, packed, state);
-        }
-    }
-
-    fn fold_page(
-        &self,
-        isa: Isa,
-        tile: &Tile,
-        index: usize,
-        pages: Pages<'_>,
-        next: &[u8],
-        packed: &[f32],
-        state: &mut [f32],
-    ) {
-        let head_dim = self.inputs.store.head_dim();
-        let groups = packed.chunks_exact(GROUP * head_dim).zip(state.chunks_mut(GROUP * (self.width + 2)));
-        for (group, (packed, state)) in groups.enumerate() {
-            let members = state.len() / (self.width + 2);
-            let mut seen = [(0, 0); GROUP];
-            for (member, seen) in seen[..members].iter_mut().enumerate() {
-                let token = tile.tokens.start + (group * GROUP + member) / self.share;
-                let range = visible(self.inputs, token);
-                let inside = |position: usize| position.saturating_sub(index * PAGE).min(PAGE);
-                *seen = (inside(range.start), inside(range.end));
-            }
-            if seen.iter().any(|(start, end)| start < end) {
-                let next = if group == 0 { next } else { &[] };
-                dispatch(isa, Page { pages, next, packed, members, seen, width: self.width, state });
-            }
-        }
+        let mut room = self.room(tile, scratch);
+        self.pack(tile, room.packed);
+        self.fold(isa, tile, span, &mut room, state);
     }
 
     /// total = total and the later `part`.
-    pub(super) fn merge(&self, isa: Isa, tile: &Tile, total: &mut [f32], part: &[f32]) {
-        debug_assert_eq!(total.len(), self.state_floats(tile), "a state of another tile");
-        for (total, part) in total.chunks_exact_mut(self.width + 2).zip(part.chunks_exact(self.width + 2)) {
-            dispatch(isa, Merge { total, part });
-        }
+    pub(super) fn merge(&self, isa: Isa, tile: &Tile, total: &mut [f32], part: &mut [f32]) {
+        let (total, part) = (self.states(tile, total), self.states(tile, part));
+        dispatch(isa, Merge { total, part, width: self.width });
     }
 
     /// Writes a tile's rows.
     ///
     /// # Safety
     /// Nobody else uses this tile's rows of `out` meanwhile.
-    pub(super) unsafe fn finish(&self, tile: &Tile, total: &[f32], out: &Disjoint<'_, f32>) {
+    pub(super) unsafe fn finish(&self, tile: &Tile, total: &mut [f32], out: &Disjoint<'_, f32>) {
+        let states = self.states(tile, total);
         let head_dim = self.inputs.store.head_dim();
-        let heads = self.share * self.inputs.store.kv_heads();
-        for (row, state) in total.chunks_exact(self.width + 2).enumerate() {
-            let token = tile.tokens.start + row / self.share;
-            let start = (token * heads + tile.kv_head * self.share + row % self.share) * head_dim;
+        let rows = states.values.chunks_exact(self.width).zip(states.marks);
+        for (row, (values, &mut [_, sum])) in rows.take(self.rows(tile)).enumerate() {
+            let start = self.query(tile, row) * head_dim;
             // SAFETY: the caller's promise.
             let out = unsafe { out.range(start..start + head_dim) };
-            let sum = state[1];
             if sum == 0.0 {
                 out.fill(0.0);
                 continue;
             }
             let inverse = 1.0 / sum;
-            for (to, from) in out.iter_mut().zip(&state[2..]) {
+            for (to, from) in out.iter_mut().zip(values) {
                 *to = from * inverse;
             }
         }
     }
-}
 
-/// Rows that the kernel for a group of `members` computes: the next power of two.
-pub(super) fn lanes(members: usize) -> usize {
-    members.next_power_of_two()
+    /// Where query row `row` of a tile lies in q, in heads: row r is token r / share, head r mod share.
+    pub(super) fn query(&self, tile: &Tile, row: usize) -> usize {
+        let heads = self.share * self.inputs.store.kv_heads();
+        (tile.tokens.start + row / self.share) * heads + tile.kv_head * self.share + row % self.share
+    }
 }

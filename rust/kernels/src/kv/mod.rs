@@ -4,13 +4,15 @@
 //! element of the query), then the values as `[PAGE][value_stride]`, `value_stride` being `head_dim` rounded up to 8
 //! with zeros behind it.
 
+mod writer;
+
 use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::collections::TryReserveError;
-use std::marker::PhantomData;
 
 use half::f16;
-use half::slice::HalfFloatSliceExt;
 use thiserror::Error;
+
+pub use writer::KvWriter;
 
 /// Positions per page.
 pub const PAGE: usize = 64;
@@ -201,7 +203,7 @@ impl KvStore {
 
     /// The only way to write; while it lives nobody reads.
     pub fn writer(&mut self) -> KvWriter<'_> {
-        KvWriter { store: self, exclusive: PhantomData }
+        KvWriter::new(self)
     }
 
     #[allow(clippy::cast_ptr_alignment, reason = "slabs are aligned by hand, heads start at whole vectors")]
@@ -253,159 +255,5 @@ unsafe fn slice<'a, T>(start: *const T, len: usize) -> &'a [T] {
     unsafe { std::slice::from_raw_parts(start, len) }
 }
 
-/// Writes keys and values; shared by the members of a team.
-pub struct KvWriter<'a> {
-    store: &'a KvStore,
-    exclusive: PhantomData<&'a mut KvStore>,
-}
-
-impl KvWriter<'_> {
-    /// The store that is written.
-    #[must_use]
-    pub fn store(&self) -> &KvStore {
-        self.store
-    }
-
-    /// Writes one token's key and value (`[head_dim]` each) of one head to `slot` (position mod 64) of a page.
-    ///
-    /// Neighbouring slots share cache lines: give tokens of one page to one
-    /// member where that is easy.
-    ///
-    /// # Panics
-    /// When a number is out of range or a slice has the wrong length.
-    ///
-    /// # Safety
-    /// No two threads write the same (page, layer, head, slot) at a time, and nobody reads that page through
-    /// [`store`](Self::store) meanwhile.
-    #[allow(clippy::cast_ptr_alignment, reason = "slabs are aligned by hand, heads start at whole vectors")]
-    pub unsafe fn write(&self, page: usize, layer: usize, head: usize, slot: usize, key: &[f32], value: &[f32]) {
-        let store = self.store;
-        let width = store.head_dim;
-        assert!(slot < PAGE && key.len() == width && value.len() == width, "key or value does not fit its slot");
-        let start = store.head_start(page, layer, head);
-        // SAFETY: key column `slot` and value row `slot` lie inside the head's part of the page, which is aligned for
-        // its type; the caller promises that nobody else touches them.
-        unsafe {
-            let offset = width * PAGE + slot * store.value_stride();
-            match store.dtype {
-                KvType::F32 => {
-                    let start = start.cast::<f32>();
-                    scatter(key, start.add(slot));
-                    start.add(offset).copy_from_nonoverlapping(value.as_ptr(), width);
-                }
-                KvType::F16 => {
-                    let start = start.cast::<f16>();
-                    for_halves(key, |i, halves| scatter(halves, start.add(i * PAGE + slot)));
-                    for_halves(value, |i, halves| {
-                        start.add(offset + i).copy_from_nonoverlapping(halves.as_ptr(), halves.len());
-                    });
-                }
-            }
-        }
-    }
-}
-
-/// Writes `from[i]` to `to[i * PAGE]`.
-///
-/// # Safety
-/// Those places may be written.
-unsafe fn scatter<T: Copy>(from: &[T], to: *mut T) {
-    for (i, &x) in from.iter().enumerate() {
-        // SAFETY: the caller's promise.
-        unsafe { to.add(i * PAGE).write(x) }
-    }
-}
-
-/// Passes `values` on as f16, piece by piece with the index of each piece's first value.
-fn for_halves(values: &[f32], mut take: impl FnMut(usize, &[f16])) {
-    const PIECE: usize = 64;
-    let most = f32::from(f16::MAX);
-    for (index, piece) in values.chunks(PIECE).enumerate() {
-        let (mut bounded, mut halves) = ([0.0f32; PIECE], [f16::ZERO; PIECE]);
-        for (to, from) in bounded.iter_mut().zip(piece) {
-            *to = from.clamp(-most, most);
-        }
-        halves.convert_from_f32_slice(&bounded);
-        take(index * PIECE, &halves[..piece.len()]);
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn read(store: &KvStore, page: usize, layer: usize, head: usize, slot: usize) -> (Vec<f32>, Vec<f32>) {
-        let (keys, values): (Vec<f32>, Vec<f32>) = match store.view(page, layer, head) {
-            PageView::F32(k, v) => (k.to_vec(), v.to_vec()),
-            PageView::F16(k, v) => (k.iter().map(|x| x.to_f32()).collect(), v.iter().map(|x| x.to_f32()).collect()),
-        };
-        let (width, stride) = (store.head_dim(), store.value_stride());
-        let key = (0..width).map(|d| keys[d * PAGE + slot]).collect();
-        (key, values[slot * stride..][..width].to_vec())
-    }
-
-    #[test]
-    fn every_slot_keeps_its_own_values_while_the_store_grows() {
-        for dtype in [KvType::F32, KvType::F16] {
-            for width in [1, 24, 64, 70, 256] {
-                let mut store = KvStore::new(2, 3, width, dtype).unwrap();
-                let token = |n: usize| -> Vec<f32> { (0..width).map(|d| ((n * 31 + d) % 2048) as f32).collect() };
-                let places = |pages: std::ops::Range<usize>| {
-                    let all = pages.flat_map(|p| (0..2).flat_map(move |l| (0..3).map(move |h| (p, l, h))));
-                    all.flat_map(|(p, l, h)| [0, 1, 63].map(|slot| (p, l, h, slot))).collect::<Vec<_>>()
-                };
-                for (before, after) in [(0, 1), (1, 4), (4, 5)] {
-                    store.reserve(after).unwrap();
-                    let writer = store.writer();
-                    for (p, l, h, slot) in places(before..after) {
-                        let n = ((p * 2 + l) * 3 + h) * PAGE + slot;
-                        // SAFETY: one thread, no reader.
-                        unsafe { writer.write(p, l, h, slot, &token(n), &token(n + 7)) };
-                    }
-                }
-                for (p, l, h, slot) in places(0..5) {
-                    let n = ((p * 2 + l) * 3 + h) * PAGE + slot;
-                    assert_eq!(read(&store, p, l, h, slot), (token(n), token(n + 7)), "{dtype:?} {width}");
-                }
-                assert_eq!(read(&store, 4, 1, 2, 17), (vec![0.0; width], vec![0.0; width]));
-            }
-        }
-    }
-
-    #[test]
-    fn halves_round_to_even_and_saturate() {
-        let mut store = KvStore::new(1, 1, 6, KvType::F16).unwrap();
-        store.reserve(1).unwrap();
-        let x = [1.000_488_3, 1.001_464_8, 1e9, -70000.0, f32::INFINITY, f32::NAN];
-        // SAFETY: one thread, no reader.
-        unsafe { store.writer().write(0, 0, 0, 5, &x, &x) };
-        let (key, value) = read(&store, 0, 0, 0, 5);
-        assert_eq!(key[..5], [1.0, 1.001_953_1, 65504.0, -65504.0, 65504.0]);
-        assert_eq!(value[..5], key[..5]);
-        assert!(key[5].is_nan());
-    }
-
-    #[test]
-    fn sizes() {
-        let mut store = KvStore::new(3, 2, 20, KvType::F16).unwrap();
-        assert_eq!(store.page_nbytes(), 3 * 2 * 64 * (20 + 24) * 2);
-        assert_eq!((store.pages(), store.nbytes()), (0, 0));
-        store.reserve(5).unwrap();
-        store.reserve(2).unwrap();
-        assert_eq!((store.pages(), store.nbytes()), (5, 5 * store.page_nbytes() + CACHE_LINE));
-    }
-
-    #[test]
-    fn impossible_requests_are_errors_and_change_nothing() {
-        assert!(KvStore::new(0, 1, 8, KvType::F32).is_err());
-        assert!(KvStore::new(1, 1, 0, KvType::F32).is_err());
-        assert!(KvStore::new(usize::MAX, 4, 8, KvType::F32).is_err());
-        let mut store = KvStore::new(1, 1, 256, KvType::F32).unwrap();
-        store.reserve(1).unwrap();
-        for pages in [1 << 45, usize::MAX] {
-            let message = store.reserve(pages).unwrap_err().to_string();
-            assert_eq!(message, format!("no memory for {pages} KV pages of 131072 bytes"));
-        }
-        assert_eq!(store.pages(), 1);
-    }
-}
+mod tests;

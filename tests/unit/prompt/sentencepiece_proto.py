@@ -25,7 +25,7 @@ def model_proto(
     blob: bytes,
     lengths: NDArray[np.int64],
     scores: NDArray[np.float32],
-    types: NDArray[np.int32],
+    types: NDArray[np.uint8],
     *,
     unknown_id: int,
     dummy_prefix: bool,
@@ -50,7 +50,7 @@ def model_proto(
 
 
 def _pieces(
-    blob: bytes, lengths: NDArray[np.int64], scores: NDArray[np.float32], types: NDArray[np.int32]
+    blob: bytes, lengths: NDArray[np.int64], scores: NDArray[np.float32], types: NDArray[np.uint8]
 ) -> bytes:
     # Whole columns at a time: a loop over 262,144 pieces takes longer than the library needs to load them.
     # Lengths take three bytes even where one would do, which keeps every record's frame the same size.
@@ -69,12 +69,12 @@ def _pieces(
     ends = np.cumsum(lengths + (_HEAD + _TAIL))
     out = np.empty(int(ends[-1]) if n else 0, np.uint8)
     starts = ends - lengths - (_HEAD + _TAIL)
-    for column in range(_HEAD):
-        out[starts + column] = head[:, column]
-    for column in range(_TAIL):
-        out[ends - _TAIL + column] = tail[:, column]
-    frames_before = np.arange(n) * (_HEAD + _TAIL) + _HEAD
-    out[np.arange(len(blob)) + np.repeat(frames_before, lengths)] = np.frombuffer(blob, np.uint8)
+    is_text = np.ones(len(out), np.bool_)
+    for frame, first in ((head, starts), (tail, ends - _TAIL)):
+        for column in range(frame.shape[1]):
+            out[first + column] = frame[:, column]
+            is_text[first + column] = False
+    out[is_text] = np.frombuffer(blob, np.uint8)
     return out.tobytes()
 
 
