@@ -13,9 +13,10 @@
 //! Masked keys take no part: they are neither multiplied by zero nor read as values, so that what a page holds
 //! behind the end of its sequence never matters.
 //!
-//! Work is cut into tiles of a few tokens of one sequence and the query heads of one kv head, which share every key
-//! and value they read. When there are too few tiles for the team (decode), each span of a tile is an item of its
-//! own, and a second phase merges them.
+//! Work is cut into tiles of some tokens of one sequence and the query heads of one kv head, which share every key
+//! and value they read: few rows take a page as it is stored (`narrow`), many lay it out first (`wide`). When
+//! there are too few tiles for the team (decode), each span of a tile is an item of its own, and a second phase merges
+//! them.
 
 #![allow(clippy::inline_always, reason = "only what is inlined into `dispatch` is compiled for its instruction set")]
 

@@ -1,5 +1,5 @@
-//! The arithmetic of one page for up to four query rows, straight from the store: what decode needs, where keys and
-//! values come from memory and are used once.
+//! The arithmetic of one page for up to four query rows, straight from the store: for decode and short pieces of a
+//! prompt, where keys and values come from memory and are used a few times.
 
 use half::f16;
 

@@ -19,7 +19,7 @@ const TILE_ROWS: usize = 96;
 /// Tiles are not cut below this for the sake of more members.
 const LEAST_TILE_ROWS: usize = 24;
 
-/// Up to so many query rows use a page as it lies in the store.
+/// Up to so many query rows use a page as it lies in the store: measured, laying it out does not pay before.
 const NARROW_ROWS: usize = 8 * narrow::GROUP;
 
 pub(super) struct Tile {

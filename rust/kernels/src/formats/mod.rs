@@ -261,6 +261,7 @@ impl<'a> Weights<'a> {
     }
 
     /// The bytes from row `row` to the end of the matrix.
+    #[cfg(target_arch = "x86_64")]
     pub(crate) fn rows_from(&self, row: usize) -> &'a [u8] {
         &self.data[row * self.row_bytes..]
     }
@@ -288,6 +289,7 @@ impl<'a> Weights<'a> {
     }
 
     /// Columns `first..` of a row of a dense format.
+    #[cfg(target_arch = "x86_64")]
     pub(crate) fn dense_tail(&self, row: usize, first: usize, out: &mut [f32]) {
         dense(self.format, &self.row(row)[first * self.format.block_bytes()..], out);
     }
