@@ -13,7 +13,7 @@ RUST_SOURCES := $(shell find rust -name '*.rs' -o -name 'Cargo.toml') Cargo.toml
 BUILD_SOURCES := pyproject.toml $(RUST_SOURCES)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-rust test-python check bench format clean
+.PHONY: help install demo test test-rust test-python check bench bench-load format clean
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -55,6 +55,9 @@ check: $(STAMP) ## format, lints, types, layers, stub of the compiled module
 
 bench: $(STAMP) ## tok/s of MODEL (default: the 270m of the demo)
 	$(BIN)/python -m ostro bench $(MODEL)
+
+bench-load: $(STAMP) ## decode speed of the real 270m beside busy processes
+	$(BIN)/python benches/under_load.py
 
 format: $(STAMP) ## rewrite the sources in the house format
 	$(BIN)/ruff check --fix --exit-zero

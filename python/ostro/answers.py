@@ -8,6 +8,7 @@ from __future__ import annotations
 import codecs
 import secrets
 import time
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
@@ -72,7 +73,7 @@ class Draft:
         return sum(token.logprob for token in self.logprobs) / len(self.logprobs)
 
 
-class Answer(Generic[ChunkT, ResponseT]):
+class Answer(ABC, Generic[ChunkT, ResponseT]):
     """Collects the events of a request's sequences, numbered from 0; the caller feeds it every event.
 
     prompt_tokens: over all prompts, each counted once. Not thread-safe, except for `cancel`.
@@ -141,9 +142,9 @@ class Answer(Generic[ChunkT, ResponseT]):
             chunks.append(self._chunk(index, finish_reason=event.finish_reason, usage=usage))
         return chunks
 
+    @abstractmethod
     def response(self) -> ResponseT:
         """The whole answer; only when finished."""
-        raise NotImplementedError
 
     def usage(self) -> Usage:
         """Counts and durations over all sequences."""
@@ -167,6 +168,7 @@ class Answer(Generic[ChunkT, ResponseT]):
             total_completion_time_sec=completion_seconds,
         )
 
+    @abstractmethod
     def _chunk(
         self,
         index: int,
@@ -177,7 +179,6 @@ class Answer(Generic[ChunkT, ResponseT]):
         usage: Usage | None = None,
     ) -> ChunkT:
         """A piece of the answer of sequence `index`."""
-        raise NotImplementedError
 
     def _spelled(self, token_id: int) -> tuple[str, list[int]]:
         """A token as text and as bytes; bytes that are not whole characters show as U+FFFD in the text."""

@@ -5,6 +5,7 @@ Defaults: unset fields come from the model's generation_config, else temperature
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, cast
 
 from ostro.errors import InvalidParameter
@@ -20,7 +21,7 @@ MAX_CHOICES = 128
 MAX_STOPS = 16
 
 
-class SamplingFields:
+class SamplingFields(ABC):
     """The fields that chat and completion requests share, under mistral.rs's names; None means "not said"."""
 
     __slots__ = ()
@@ -42,9 +43,9 @@ class SamplingFields:
     seed: int | None
     ignore_eos: bool
 
+    @abstractmethod
     def wanted_logprobs(self) -> int | None:
         """How many alternatives to report with each token; None for no log-probabilities at all."""
-        raise NotImplementedError
 
     def to_sampling(self, defaults: GenerationDefaults, *, vocab_size: int | None = None) -> Sampling:
         """The complete `Sampling`; InvalidParameter names the field that is out of range.

@@ -7,6 +7,7 @@ of that API; those that ask for something ostro does not offer raise Unsupported
 from __future__ import annotations
 
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
@@ -56,7 +57,7 @@ class CheckpointSource:
     cache_dir: Path | None = None
 
 
-class Which:
+class Which(ABC):
     """Base of the four ways to name a model; they are used as `Which.Plain(...)` and so on."""
 
     Plain: ClassVar[type[Plain]]
@@ -64,9 +65,9 @@ class Which:
     VisionPlain: ClassVar[type[MultimodalPlain]]
     MultimodalPlain: ClassVar[type[MultimodalPlain]]
 
+    @abstractmethod
     def source(self) -> CheckpointSource:
         """Where to load from."""
-        raise NotImplementedError
 
     @staticmethod
     def of(model: Which | str | Path) -> Which:
