@@ -13,7 +13,7 @@ class RuntimeConfig:
     """Limits and choices of an engine; None means "choose for this machine and model".
 
     threads: 0 is as many as the affinity mask and the cgroup quota allow. isa: "auto", "scalar", "avx2".
-    compute: "auto" multiplies quantized weights with int8 activations; "f32" leaves activations and KV in
+    compute: "auto" multiplies quantized weights with 14-bit activations; "f32" leaves activations and KV in
     float32. max_seqs: sequences in one step. max_waiting: sequences that may wait for a place before requests
     are refused.
     context_length: longest sequence, at most what the model was trained for.

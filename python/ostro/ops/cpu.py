@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 class CpuOps:
     """Implements `ostro.ops.protocol.Ops`.
 
-    compute "auto": quantized weights meet activations that are quantized to int8 in blocks of 32, KV pages
+    compute "auto": quantized weights meet activations that are quantized to 14 bits in blocks of 32, KV pages
     are float16. compute "f32": activations stay float32, weights are dequantized on the fly, KV pages are
     float32.
     """

@@ -103,8 +103,9 @@ const ROUND: f32 = 12_582_912.0;
 /// A batch of activations [tokens, cols].
 ///
 /// Integer blocks are symmetric: `scale = max |x| / c` with c = [`Precision::max_code`], codes are `x * (c / max |x|)`
-/// rounded to nearest, ties to even. A block whose largest value is below 3e-35 is zero. A block with a NaN or an infinity has the scale NaN, so that
-/// every result of its token is NaN instead of silently wrong. f32 rows are kept as they are.
+/// rounded to nearest, ties to even. A block whose largest value is below 3e-35 is zero. A block with a NaN or an
+/// infinity has the scale NaN, so that every result of its token is NaN instead of silently wrong. f32 rows are kept as
+/// they are.
 ///
 /// Threads may write different rows at once ([`Self::write_row`]).
 #[derive(Default)]
