@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from ostro.types import ImageSpan, Prompt
+from dataclasses import replace
+
+from ostro.types import Prompt
 
 ROOM_FOR_ANSWER = 256
 """Tokens kept free for the answer when the request does not say how many it wants."""
@@ -22,7 +24,7 @@ def keep_tail(prompt: Prompt, context_length: int, max_tokens: int | None) -> Pr
         if image.start < cut < image.start + image.length:
             cut = image.start + image.length
     images = tuple(
-        ImageSpan(image.start - cut + 1, image.length, image.content_hash)
+        replace(image, start=image.start - cut + 1)
         for image in prompt.images
         if image.start >= cut
     )

@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING, Literal, Protocol
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    import numpy as np
+    from numpy.typing import NDArray
+
     from ostro.errors import OstroError
 
 
@@ -33,18 +36,25 @@ FinishReason = Literal["stop", "length", "canceled", "error"]
 
 @dataclass(frozen=True, slots=True)
 class ImageSpan:
-    """A run of image soft tokens in a prompt: positions [start, start + length), and whose pixels."""
+    """A run of image soft tokens in a prompt: positions [start, start + length), and whose pixels.
+
+    content_hash: of the pixels; images that the model sees alike have the same.
+    pixels: uint8 [image_size, image_size, 3], RGB, as the model sees them.
+    """
 
     start: int
     length: int
     content_hash: bytes
+    pixels: NDArray[np.uint8] = field(compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
     """What the model reads. Final: nothing edits the ids after this object exists.
 
-    token_ids: with `<bos>`, ids below the vocabulary size; image positions hold the image soft token.
+    token_ids: with `<bos>`, ids below the vocabulary size; image positions hold the padding token, since not
+        every vocabulary has the image soft token.
+    images: in the order of their positions, without overlap.
     """
 
     token_ids: tuple[int, ...]

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
+from ostro.loading.config import PanAndScan
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
@@ -40,8 +42,11 @@ class Checkpoint:
         "layers.{i}." + "self_attn.q_proj.weight" | "self_attn.q_norm.weight" | "mlp.gate_proj.weight" |
         "input_layernorm.weight" ... : Hugging Face's names without prefix.
     vision_tensors: the image half, where the files have one: "vision." + the names of Hugging Face's SigLIP
-        tower, "projector.mm_input_projection_weight", "projector.mm_soft_emb_norm.weight".
+        tower, "projector.mm_input_projection_weight" [vision, D] (not transposed),
+        "projector.mm_soft_emb_norm.weight". Complete and of the right shapes if config.vision is set.
     norm_offset: what to add to every norm weight: 1.0 for Hugging Face files; 0.0 for GGUF, which has 1 + w.
+    projector_norm_offset: the same for the projector's norm.
+    pan_and_scan: what the files say about crops.
     """
 
     name: str
@@ -52,6 +57,8 @@ class Checkpoint:
     chat_template: str | None
     generation: GenerationDefaults
     vision_tensors: Mapping[str, Tensor] = field(default_factory=dict)
+    projector_norm_offset: float = 1.0
+    pan_and_scan: PanAndScan = field(default_factory=PanAndScan)
 
 
 class Progress(Protocol):

@@ -11,11 +11,53 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class VisionConfig:
+    """The SigLIP tower and the projector to the text model (Gemma 3 technical report, section 2.1).
+
+    Field names as in Hugging Face's vision_config. tokens_per_image: rows that one image becomes, a square
+    number (mm_tokens_per_image). image_mean, image_std: per channel, of pixels in [0, 1].
+    """
+
+    hidden_size: int
+    intermediate_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    image_size: int
+    patch_size: int
+    layer_norm_eps: float
+    tokens_per_image: int
+    num_channels: int = 3
+    image_mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    image_std: tuple[float, float, float] = (0.5, 0.5, 0.5)
+
+    @property
+    def grid(self) -> int:
+        """Patches along one side of an image."""
+        return self.image_size // self.patch_size
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PanAndScan:
+    """How an oblong image is also shown in crops (Gemma 3 technical report, section 2.1).
+
+    Names as in Hugging Face's processor. enabled: whether a request that says nothing gets crops.
+    min_crop_size: pixels along a crop's shorter side. min_ratio: longer to shorter side, below which an image
+    is not cropped.
+    """
+
+    enabled: bool = False
+    min_crop_size: int = 256
+    max_num_crops: int = 4
+    min_ratio: float = 1.2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Gemma3Config:
     """The text model (Gemma 3 technical report, section 2). Field names as in Hugging Face's configuration.
 
     layer_kinds: one entry per layer. rope_factor: linear scaling of global layers only, 1.0 for none.
     attention_scale: query_pre_attn_scalar ** -0.5. context_length: positions that the model was trained for.
+    vision: None for a model that reads text only.
     """
 
     vocab_size: int
@@ -38,6 +80,7 @@ class Gemma3Config:
     pad_token_id: int
     eos_token_ids: tuple[int, ...]
     image_token_id: int | None = None
+    vision: VisionConfig | None = None
 
 
 def check_heads(fields: Fields, config: Gemma3Config) -> None:

@@ -23,6 +23,8 @@ class Batch:
     page_tables: for each layer kind int32 [s, pages]; entry j is the id of the page that holds positions
         [64 j, 64 j + 64) of the sequence, or -1 where no row of this batch may look.
     wanted: int32 [w], ascending rows whose logits are asked for.
+    image_rows: float32 [m, D], what image tokens stand for; they replace the embeddings of the rows image_at,
+        int32 [m], ascending. Both None in a batch without images.
     """
 
     token_ids: NDArray[np.int32]
@@ -31,6 +33,8 @@ class Batch:
     key_ends: NDArray[np.int32]
     page_tables: dict[LayerKind, NDArray[np.int32]]
     wanted: NDArray[np.int32]
+    image_rows: NDArray[np.float32] | None = None
+    image_at: NDArray[np.int32] | None = None
 
     def __len__(self) -> int:
         return len(self.token_ids)

@@ -63,6 +63,23 @@ class Norm:
 
 
 @dataclass(frozen=True, slots=True)
+class LayerNorm:
+    """LayerNorm: (x - mean(x)) / sqrt(var(x) + eps) * weight + bias; weight, bias [D]."""
+
+    weight: Rows
+    bias: Rows
+    eps: float
+
+
+@dataclass(frozen=True, slots=True)
+class Linear(Generic[MatrixT]):
+    """x @ matrix^T + bias; bias [matrix.rows]."""
+
+    matrix: MatrixT
+    bias: Rows
+
+
+@dataclass(frozen=True, slots=True)
 class LayerCache(Generic[StoreT]):
     """Where one layer keeps its keys and values: layer `index` of the store of its kind."""
 
@@ -72,7 +89,10 @@ class LayerCache(Generic[StoreT]):
 
 
 class Ops(Protocol[MatrixT, StoreT]):
-    """About five calls per layer; each is one parallel region."""
+    """About five calls per layer; each is one parallel region.
+
+    The decoder's come first, then those of the image encoder, whose rows may be computed in any slices.
+    """
 
     def matrix(self, tensor: Tensor) -> MatrixT:
         """Adopt a weight [rows, cols] without copying it; BadTensor if its bytes do not fit its shape."""
@@ -121,6 +141,35 @@ class Ops(Protocol[MatrixT, StoreT]):
 
     def head(self, x: Rows, rows: NDArray[np.int32], norm: Norm, proj: MatrixT) -> Rows:
         """Logits norm(x[rows]) @ proj^T: [w, V]."""
+
+    def linear(self, x: Rows, proj: Linear[MatrixT]) -> Rows:
+        """Products x @ proj^T + bias: [n, proj.matrix.rows]."""
+
+    def layer_norm(self, x: Rows, norm: LayerNorm) -> Rows:
+        """The rows normed: [n, D]."""
+
+    def encoder_qkv(
+        self,
+        x: Rows,
+        norm: LayerNorm,
+        proj: tuple[Linear[MatrixT], Linear[MatrixT], Linear[MatrixT]],
+        start: int,
+        store: StoreT,
+    ) -> Rows:
+        """Queries [n, heads * head_dim] of y = norm(x): no rotation, no norm of their own.
+
+        Keys and values go to layer 0 of the store as positions [start, start + n). Page j of it holds the
+        positions [64 j, 64 j + 64) and is reserved.
+        """
+
+    def attend_all(self, q: Rows, store: StoreT, length: int, scale: float) -> Rows:
+        """Attended values [n, heads * head_dim]: every query sees the positions [0, length) of layer 0."""
+
+    def linear_add(self, x: Rows, h: Rows, proj: Linear[MatrixT]) -> None:
+        """Add h @ proj^T + bias to x, in place."""
+
+    def norm_gelu(self, x: Rows, norm: LayerNorm, proj: Linear[MatrixT]) -> Rows:
+        """Activations gelu_tanh(norm(x) @ proj^T + bias): [n, F]."""
 
     def top_k(self, logits: Rows, k: int) -> tuple[NDArray[np.int32], Rows]:
         """Ids and values of the k largest of each row, falling, smaller ids first: both [w, k]."""
