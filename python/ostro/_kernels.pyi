@@ -16,9 +16,14 @@ __all__ = [
     "__version__",
     "attend",
     "embed",
+    "encoder_qkv",
     "gated_gelu",
     "head",
+    "layer_norm",
+    "linear",
+    "linear_add",
     "log_sum_exp",
+    "norm_gelu",
     "project_add",
     "qkv",
     "rope",
@@ -119,3 +124,34 @@ def head(
 ) -> None: ...
 def top_k(team: Team, logits: _F32, k: int) -> tuple[_I32, _F32]: ...
 def log_sum_exp(team: Team, logits: _F32) -> NDArray[np.float64]: ...
+def linear(team: Team, x: _F32, proj: Matrix, bias: _F32, out: _F32, exact: bool) -> None: ...
+def layer_norm(team: Team, x: _F32, norm: _F32, norm_bias: _F32, eps: float, out: _F32) -> None: ...
+def encoder_qkv(
+    team: Team,
+    x: _F32,
+    norm: _F32,
+    norm_bias: _F32,
+    eps: float,
+    q_proj: Matrix,
+    q_bias: _F32,
+    k_proj: Matrix,
+    k_bias: _F32,
+    v_proj: Matrix,
+    v_bias: _F32,
+    start: int,
+    store: KvStore,
+    q: _F32,
+    exact: bool,
+) -> None: ...
+def linear_add(team: Team, x: _F32, h: _F32, proj: Matrix, bias: _F32, exact: bool) -> None: ...
+def norm_gelu(
+    team: Team,
+    x: _F32,
+    norm: _F32,
+    norm_bias: _F32,
+    eps: float,
+    proj: Matrix,
+    bias: _F32,
+    out: _F32,
+    exact: bool,
+) -> None: ...

@@ -18,6 +18,7 @@ class RuntimeConfig:
     are refused.
     context_length: longest sequence, at most what the model was trained for.
     prefill_chunk: prompt tokens per step over all sequences. kv_bytes: ceiling of the KV cache.
+    image_cache_bytes: of encoded images kept for later requests (2.6 MB each for 4b).
     """
 
     threads: int = 0
@@ -28,4 +29,5 @@ class RuntimeConfig:
     context_length: int | None = None
     prefill_chunk: int = 512
     kv_bytes: int | None = None
+    image_cache_bytes: int = 256 << 20
     seed: int | None = None

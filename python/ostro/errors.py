@@ -4,6 +4,7 @@ OstroError
     RequestError (HTTP 400: the caller can fix it; also a ValueError)
         PromptTooLong, InvalidParameter, UnsupportedField (422)
         UnknownModel (404), RequestTooLarge (413), Overloaded (429)
+        BadImage: ImageFetchFailed, ImageRefused (403), ImageTooLarge (413)
     ModelError (start-up: the model cannot be used)
         CorruptFile, UnsupportedModel, MissingTensor, UnknownTensor, BadTensor, BadConfig
         HubError: GatedModel, ModelNotFound, Offline
@@ -72,6 +73,32 @@ class RequestTooLarge(RequestError):
 
     status = 413
     code = "request_too_large"
+
+
+class BadImage(RequestError):
+    """An image cannot be read; `param` names its place in the request."""
+
+    code = "invalid_image"
+
+
+class ImageFetchFailed(BadImage):
+    """The image's URL did not deliver: no such host, a timeout, a status other than 2xx."""
+
+    code = "image_fetch_failed"
+
+
+class ImageRefused(BadImage):
+    """The rules of this server forbid to read from there, whether or not something is there."""
+
+    status = 403
+    code = "image_refused"
+
+
+class ImageTooLarge(BadImage):
+    """An image, or all of a request, exceed a limit in bytes or pixels."""
+
+    status = 413
+    code = "image_too_large"
 
 
 class Overloaded(RequestError):

@@ -24,8 +24,6 @@ def keep_tail(prompt: Prompt, context_length: int, max_tokens: int | None) -> Pr
         if image.start < cut < image.start + image.length:
             cut = image.start + image.length
     images = tuple(
-        replace(image, start=image.start - cut + 1)
-        for image in prompt.images
-        if image.start >= cut
+        replace(image, start=image.start - cut + 1) for image in prompt.images if image.start >= cut
     )
     return Prompt(prompt.token_ids[:1] + prompt.token_ids[cut:], images)

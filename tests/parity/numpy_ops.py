@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ostro.ops.batch import Batch
-    from ostro.ops.protocol import LayerCache, Norm, Rows
+    from ostro.ops.protocol import LayerCache, LayerNorm, Linear, Norm, Rows
     from ostro.ops.tensor import Tensor
 
 
@@ -143,6 +143,45 @@ class NumpyOps:
 
     def head(self, x: Rows, rows: NDArray[np.int32], norm: Norm, proj: NumpyMatrix) -> Rows:
         return np.asarray(rms_norm(x[rows], norm) @ proj.weights.T, np.float32)
+
+    def linear(self, x: Rows, proj: Linear[NumpyMatrix]) -> Rows:
+        return np.asarray(x @ proj.matrix.weights.T + proj.bias, np.float32)
+
+    def layer_norm(self, x: Rows, norm: LayerNorm) -> Rows:
+        centred = x.astype(np.float64) - x.mean(axis=-1, keepdims=True, dtype=np.float64)
+        scale = 1 / np.sqrt((centred**2).mean(axis=-1, keepdims=True) + norm.eps)
+        return np.asarray(centred * scale * norm.weight + norm.bias, np.float32)
+
+    def encoder_qkv(
+        self,
+        x: Rows,
+        norm: LayerNorm,
+        proj: tuple[Linear[NumpyMatrix], Linear[NumpyMatrix], Linear[NumpyMatrix]],
+        start: int,
+        store: NumpyKv,
+    ) -> Rows:
+        y = self.layer_norm(x, norm)
+        q, k, v = (self.linear(y, p) for p in proj)
+        for row in range(len(x)):
+            page, slot = divmod(start + row, PAGE_SIZE)
+            store.kv[page, 0, 0, slot] = k[row].reshape(store.shape[-2:])
+            store.kv[page, 0, 1, slot] = v[row].reshape(store.shape[-2:])
+        return q
+
+    def attend_all(self, q: Rows, store: NumpyKv, length: int, scale: float) -> Rows:
+        kv_heads, head_dim = store.shape[-2:]
+        keys, values = (store.kv[:, 0, i].reshape(-1, kv_heads, head_dim)[:length] for i in (0, 1))
+        queries = q.reshape(len(q), kv_heads, head_dim)
+        scores = np.einsum("nhd,khd->nhk", queries, keys).astype(np.float64) * scale
+        p = np.exp(scores - scores.max(axis=-1, keepdims=True))
+        p /= p.sum(axis=-1, keepdims=True)
+        return np.asarray(np.einsum("nhk,khd->nhd", p, values).reshape(q.shape), np.float32)
+
+    def linear_add(self, x: Rows, h: Rows, proj: Linear[NumpyMatrix]) -> None:
+        x += self.linear(h, proj)
+
+    def norm_gelu(self, x: Rows, norm: LayerNorm, proj: Linear[NumpyMatrix]) -> Rows:
+        return gelu_tanh(self.linear(self.layer_norm(x, norm), proj))
 
     def top_k(self, logits: Rows, k: int) -> tuple[NDArray[np.int32], Rows]:
         ids = np.argsort(-logits, axis=1, kind="stable")[:, :k].astype(np.int32)

@@ -11,8 +11,10 @@ import logging
 import random
 import time
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
+from ostro.engine.image_rows import ImageRows
 from ostro.engine.kv_pages import KvPages, machine_memory
 from ostro.engine.penalties import Breakers
 from ostro.engine.sampler import Sampler, SamplerState
@@ -24,7 +26,7 @@ from ostro.ops.protocol import MatrixT, StoreT
 from ostro.types import Event
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Mapping
+    from collections.abc import Callable, Collection, Generator, Iterable, Mapping
 
     import numpy as np
     from numpy.typing import NDArray
@@ -39,8 +41,18 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-LONGEST_IMAGE = 256
-"""Rows of one image; a step must be able to take them together even when prefill chunks are shorter."""
+
+class ImageEncoder(Protocol[MatrixT]):
+    """What makes rows of images."""
+
+    @property
+    def tokens_per_image(self) -> int:
+        """Rows that an image becomes; a step takes them together even when prefill chunks are shorter."""
+
+    def encode(
+        self, pixels: NDArray[np.uint8], ops: Ops[MatrixT, StoreT]
+    ) -> Generator[None, None, NDArray[np.float32]]:
+        """Rows [tokens_per_image, D] of pixels [S, S, 3], returned at the end; pauses after some work."""
 
 
 class Model(Protocol[MatrixT, StoreT]):
@@ -49,6 +61,10 @@ class Model(Protocol[MatrixT, StoreT]):
     @property
     def sliding_window(self) -> int | None:
         """Positions that a row of a local layer sees, itself included."""
+
+    @property
+    def vision(self) -> ImageEncoder[MatrixT] | None:
+        """None for a model that reads text only."""
 
     def kv_stores(self, ops: Ops[MatrixT, StoreT]) -> dict[LayerKind, StoreT]:
         """New, empty stores, one for each kind of layer that the model has."""
@@ -63,7 +79,8 @@ class Model(Protocol[MatrixT, StoreT]):
 class EngineStats:
     """Counts since the start, and the state between two steps.
 
-    prompt_tokens: rows computed for prompts and after preemptions. kv_pages: pages in use for each kind of
+    prompt_tokens: rows computed for prompts and after preemptions. images: encoded, those found in the cache
+    not counted. image_bytes: held by the image cache. kv_pages: pages in use for each kind of
     layer. kv_bytes: held by the stores. kv_ceiling: the most they may hold. longest: positions that one
     sequence can have.
     """
@@ -74,6 +91,8 @@ class EngineStats:
     prompt_tokens: int
     completion_tokens: int
     preemptions: int
+    images: int
+    image_bytes: int
     kv_pages: dict[LayerKind, int]
     kv_bytes: int
     kv_ceiling: int
@@ -107,7 +126,11 @@ class Engine:
         self._forward: Callable[[Batch], NDArray[np.float32]] = lambda batch: model.forward(
             batch, stores, ops
         )
-        self._step_rows = max(config.prefill_chunk, LONGEST_IMAGE)
+        vision = model.vision
+        self._sees = vision is not None
+        encode = None if vision is None else partial(vision.encode, ops=ops)
+        self._images = ImageRows(encode, config.image_cache_bytes)
+        self._step_rows = max(config.prefill_chunk, 0 if vision is None else vision.tokens_per_image)
         ceiling = machine_memory() // 2 if config.kv_bytes is None else config.kv_bytes
         pages = KvPages(
             stores,
@@ -179,6 +202,7 @@ class Engine:
     def step(self) -> list[Event]:
         """Compute one batch; at most one event for each sequence, besides those of cancelled ones."""
         events, self._events = self._events, []
+        events += self._see()
         step = self._scheduler.next_step()
         if step.stuck is not None:
             events.append(self._fail(step.stuck, EngineError("no memory is left for the KV cache")))
@@ -197,6 +221,13 @@ class Engine:
         self._scheduler.advance(step.parts)
         now = time.perf_counter()
         return events + [self._advance(seq, result, now) for seq, result in zip(wanted, sampled, strict=True)]
+
+    def _see(self) -> list[Event]:
+        """Work on the image that is wanted first, and hand out what is ready."""
+        failed = self._images.provide(self._scheduler.next_readers())
+        if self._images.advance():
+            failed += self._images.provide(self._scheduler.next_readers())
+        return [self._fail(sequence, error) for sequence, error in failed]
 
     def fail_all(self, cause: BaseException) -> list[Event]:
         """End every sequence with an error; the last events of all."""
@@ -218,6 +249,8 @@ class Engine:
             prompt_tokens=self._prompt_tokens,
             completion_tokens=self._completion_tokens,
             preemptions=self._scheduler.preemptions,
+            images=self._images.encoded,
+            image_bytes=self._images.nbytes,
             kv_pages={kind: group.used for kind, group in pages.groups.items()},
             kv_bytes=pages.nbytes,
             kv_ceiling=pages.ceiling,
@@ -227,6 +260,8 @@ class Engine:
     def _check(self, prompt: Prompt, sampling: Sampling) -> None:
         if not prompt.token_ids:
             raise InvalidParameter("the prompt is empty", param="prompt")
+        if prompt.images and not self._sees:
+            raise InvalidParameter("this model reads text only", param="prompt")
         vocab = self._vocabulary.vocab_size
         text_ids = list(prompt.token_ids)
         for span in reversed(prompt.images):

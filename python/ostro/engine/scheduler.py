@@ -2,7 +2,8 @@
 
 Continuous batching, first come, first served: every running sequence that waits for its next token gets one
 row, and up to `prefill_chunk` rows of prompts go with them, the oldest prompt first. When KV pages run out,
-the youngest running sequence gives its pages back and is computed again later.
+the youngest running sequence gives its pages back and is computed again later. A sequence whose next image is
+not encoded yet keeps its place and lets others go first.
 
 `running` and `waiting` are both in order of arrival, and everything in `running` arrived before `waiting`.
 """
@@ -12,6 +13,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,6 +22,8 @@ from ostro.engine.kv_pages import pages_for
 from ostro.ops.batch import Batch
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from numpy.typing import NDArray
 
     from ostro.engine.kv_pages import KvPages
@@ -76,6 +80,11 @@ class Scheduler:
             self.waiting.remove(sequence)
         self.pages.release(sequence.pages)
 
+    def next_readers(self) -> Iterator[Sequence]:
+        """The sequences whose prompts are read next, in order: the running ones, and those with a place."""
+        yield from self.running
+        yield from islice(self.waiting, max(0, self._max_seqs - len(self.running)))
+
     def next_step(self) -> Step:
         """Choose rows and reserve their pages."""
         parts: list[Part] = []
@@ -99,7 +108,7 @@ class Scheduler:
     def advance(self, parts: list[Part]) -> None:
         """The rows of a step are in the cache: free the local pages that fell out of the window."""
         for part in parts:
-            part.sequence.computed = part.end
+            part.sequence.advance(part.end)
             self.pages.trim(part.sequence.pages, part.end)
 
     def _admit(self, parts: list[Part], budget: int) -> Sequence | None:
@@ -162,6 +171,8 @@ class Scheduler:
         key_ends: list[int] = []
         starts = [0]
         wanted: list[int] = []
+        image_rows: list[NDArray[np.float32]] = []
+        image_at: list[int] = []
         for part in parts:
             row = len(token_ids)
             token_ids += part.sequence.token_ids[part.start : part.end]
@@ -171,6 +182,8 @@ class Scheduler:
                 if part.start <= span.start < part.end:
                     first = row + span.start - part.start
                     key_ends[first : first + span.length] = [span.start + span.length] * span.length
+                    image_rows.append(part.sequence.image_rows[span.content_hash])
+                    image_at += range(first, first + span.length)
             starts.append(len(token_ids))
             if part.wanted:
                 wanted.append(len(token_ids) - 1)
@@ -181,6 +194,8 @@ class Scheduler:
             key_ends=np.array(key_ends, np.int32),
             page_tables={kind: _page_tables(parts, kind) for kind in self.pages.groups},
             wanted=np.array(wanted, np.int32),
+            image_rows=np.concatenate(image_rows) if image_rows else None,
+            image_at=np.array(image_at, np.int32) if image_rows else None,
         )
 
 

@@ -9,10 +9,15 @@ from typing import TYPE_CHECKING
 from ostro.types import Timing
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import numpy as np
+    from numpy.typing import NDArray
+
     from ostro.engine.kv_pages import SequencePages
     from ostro.engine.sampler import SamplerState
     from ostro.engine.text_stream import TextStream
-    from ostro.types import Prompt, Sampling, TokenLogprob
+    from ostro.types import ImageSpan, Prompt, Sampling, TokenLogprob
 
 
 @dataclass(slots=True, eq=False)
@@ -21,6 +26,7 @@ class Sequence:
 
     token_ids: prompt and answer. computed: how many of them have their keys and values in the cache; the
     others are what the model reads next, and a sequence that lost its pages simply starts again from 0.
+    image_rows: of images that the model has still to read, by content hash, as soon as they are encoded.
     limit: length at which it ends. Times are seconds of time.perf_counter.
     """
 
@@ -33,6 +39,7 @@ class Sequence:
     pages: SequencePages
     token_ids: list[int] = field(init=False)
     computed: int = 0
+    image_rows: dict[bytes, NDArray[np.float32]] = field(default_factory=dict)
     undecided: deque[TokenLogprob] = field(default_factory=deque)
     admitted_at: float | None = None
     answered_at: float | None = None
@@ -53,17 +60,33 @@ class Sequence:
     def chunk_end(self, budget: int, *, may_exceed: bool) -> int:
         """Where a step that starts at `computed` with `budget` rows ends: at `computed` if it cannot begin.
 
-        An image run is never cut; if the step starts with one, it is taken whole when may_exceed.
+        An image run is never cut; if the step starts with one, it is taken whole when may_exceed. It cannot
+        begin before its rows are there.
         """
         start = self.computed
         end = min(len(self.token_ids), start + budget)
         for span in self.prompt.images:
             stop = span.start + span.length
+            if start <= span.start < end and span.content_hash not in self.image_rows:
+                return span.start
             if span.start < end < stop:
                 if span.start > start:
                     return span.start
                 return stop if may_exceed else start
         return end
+
+    def missing_images(self) -> Iterator[ImageSpan]:
+        """Images that the model has still to read and whose rows are not there, in order."""
+        for span in self.prompt.images:
+            if span.start >= self.computed and span.content_hash not in self.image_rows:
+                yield span
+
+    def advance(self, end: int) -> None:
+        """The tokens before `end` are in the cache: their images are not needed any more."""
+        self.computed = end
+        if self.image_rows:
+            needed = {span.content_hash for span in self.prompt.images if span.start >= end}
+            self.image_rows = {key: rows for key, rows in self.image_rows.items() if key in needed}
 
     def append(self, token_id: int) -> None:
         """Add a sampled token."""

@@ -1,4 +1,4 @@
-"""Gemma 3's text model: forward pass and weights.
+"""Gemma 3: forward pass and weights of the text model, whose images come from `siglip.py`.
 
 Source: Gemma 3 technical report, section 2; Hugging Face's modeling_gemma3 for the details.
 Knows nothing about number formats, threads or devices (see ops/) nor about sequences and pages (see engine/).
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Generic
 
 import numpy as np
 
+from ostro.models.siglip import Siglip
 from ostro.ops.protocol import LayerCache, MatrixT, Norm, StoreT
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ class DecoderLayer(Generic[MatrixT]):
 
 @dataclass(frozen=True, slots=True)
 class Gemma3(Generic[MatrixT]):
-    """The decoder with its tied embedding and head."""
+    """The decoder with its tied embedding and head; vision is None for a model that reads text only."""
 
     config: Gemma3Config
     embed_tokens: MatrixT
@@ -67,6 +68,7 @@ class Gemma3(Generic[MatrixT]):
     norm: Norm
     lm_head: MatrixT
     inv_freq: Mapping[LayerKind, NDArray[np.float64]]
+    vision: Siglip[MatrixT] | None = None
 
     @property
     def sliding_window(self) -> int | None:
@@ -84,6 +86,8 @@ class Gemma3(Generic[MatrixT]):
     def forward(self, batch: Batch, stores: Mapping[LayerKind, StoreT], ops: Ops[MatrixT, StoreT]) -> Rows:
         """Run the batch, write its keys and values, and return logits [w, V] of its wanted rows."""
         x = ops.embed(self.embed_tokens, batch.token_ids, math.sqrt(self.config.hidden_size))
+        if batch.image_rows is not None:
+            x[batch.image_at] = batch.image_rows
         rope: RopeTables = {kind: ops.rope(batch.positions, f) for kind, f in self.inv_freq.items()}
         for layer in self.layers:
             layer.forward(x, rope[layer.kind], batch, stores[layer.kind], ops)
@@ -109,6 +113,7 @@ class Gemma3(Generic[MatrixT]):
             norm=weights.norm("norm"),
             lm_head=embed_tokens if config.tie_word_embeddings else weights.matrix("lm_head"),
             inv_freq={kind: _inv_freq(config, kind) for kind in dict.fromkeys(config.layer_kinds)},
+            vision=None if config.vision is None else Siglip.load(checkpoint, config.vision, ops),
         )
 
 

@@ -8,13 +8,14 @@ import numpy as np
 
 from ostro import _kernels
 from ostro.errors import BadTensor
+from ostro.ops.protocol import PAGE_SIZE
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ostro.config import Compute
     from ostro.ops.batch import Batch
-    from ostro.ops.protocol import LayerCache, Norm, Rows
+    from ostro.ops.protocol import LayerCache, LayerNorm, Linear, Norm, Rows
     from ostro.ops.tensor import Tensor
 
 
@@ -136,6 +137,79 @@ class CpuOps:
         """See `Ops.head`."""
         out = np.empty((len(rows), proj.rows), np.float32)
         _kernels.head(self._team, x, rows, norm.weight, norm.eps, proj, out, self._exact)
+        return out
+
+    def linear(self, x: Rows, proj: Linear[_kernels.Matrix]) -> Rows:
+        """See `Ops.linear`."""
+        out = np.empty((len(x), proj.matrix.rows), np.float32)
+        _kernels.linear(self._team, x, proj.matrix, proj.bias, out, self._exact)
+        return out
+
+    def layer_norm(self, x: Rows, norm: LayerNorm) -> Rows:
+        """See `Ops.layer_norm`."""
+        out = np.empty_like(x)
+        _kernels.layer_norm(self._team, x, norm.weight, norm.bias, norm.eps, out)
+        return out
+
+    def encoder_qkv(
+        self,
+        x: Rows,
+        norm: LayerNorm,
+        proj: tuple[Linear[_kernels.Matrix], Linear[_kernels.Matrix], Linear[_kernels.Matrix]],
+        start: int,
+        store: _kernels.KvStore,
+    ) -> Rows:
+        """See `Ops.encoder_qkv`."""
+        q, k, v = proj
+        out = np.empty((len(x), q.matrix.rows), np.float32)
+        _kernels.encoder_qkv(
+            self._team,
+            x,
+            norm.weight,
+            norm.bias,
+            norm.eps,
+            q.matrix,
+            q.bias,
+            k.matrix,
+            k.bias,
+            v.matrix,
+            v.bias,
+            start,
+            store,
+            out,
+            self._exact,
+        )
+        return out
+
+    def attend_all(self, q: Rows, store: _kernels.KvStore, length: int, scale: float) -> Rows:
+        """See `Ops.attend_all`."""
+        out = np.empty_like(q)
+        rows = len(q)
+        _kernels.attend(
+            self._team,
+            q,
+            np.arange(rows, dtype=np.int32),
+            np.full(rows, length, np.int32),
+            np.array([0, rows], np.int32),
+            np.arange(-(-length // PAGE_SIZE), dtype=np.int32)[None],
+            store,
+            0,
+            scale,
+            0,
+            out,
+        )
+        return out
+
+    def linear_add(self, x: Rows, h: Rows, proj: Linear[_kernels.Matrix]) -> None:
+        """See `Ops.linear_add`."""
+        _kernels.linear_add(self._team, x, h, proj.matrix, proj.bias, self._exact)
+
+    def norm_gelu(self, x: Rows, norm: LayerNorm, proj: Linear[_kernels.Matrix]) -> Rows:
+        """See `Ops.norm_gelu`."""
+        out = np.empty((len(x), proj.matrix.rows), np.float32)
+        _kernels.norm_gelu(
+            self._team, x, norm.weight, norm.bias, norm.eps, proj.matrix, proj.bias, out, self._exact
+        )
         return out
 
     def top_k(self, logits: Rows, k: int) -> tuple[NDArray[np.int32], Rows]:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from ostro.errors import BadTensor
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
 
@@ -63,3 +65,19 @@ class Tensor:
     format: Format
     shape: tuple[int, ...]
     data: NDArray[np.uint8]
+
+    def as_matrix(self) -> Tensor:
+        """The same with all dimensions but the first as one."""
+        return replace(self, shape=(self.shape[0], math.prod(self.shape[1:])))
+
+    def transposed(self) -> Tensor:
+        """A copy of a matrix with rows and columns exchanged; BadTensor if its weights share blocks."""
+        if len(self.shape) != 2 or self.format.block != 1:
+            raise BadTensor(
+                f"{self.name}: {list(self.shape)} weights of {self.format.name} cannot be transposed"
+            )
+        rows, cols = self.shape
+        weights = self.data.reshape(rows, cols, self.format.bytes)
+        data = np.ascontiguousarray(weights.transpose(1, 0, 2)).reshape(-1)
+        data.flags.writeable = False
+        return replace(self, shape=(cols, rows), data=data)

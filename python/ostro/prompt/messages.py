@@ -1,22 +1,30 @@
 """Chat messages as users write them, brought into the form that every chat template understands.
 
 After `arrange` the turns are: at most one system turn, first; then user and assistant turns, never two of a
-role in a row; at least one of them. Nothing of what was said is lost on the way.
+role in a row; at least one of them; images in user turns only. Nothing of what was said or shown is lost on
+the way, and nothing changes its place.
 """
 
 from __future__ import annotations
 
 import json
+import os
+import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import groupby
-from typing import TYPE_CHECKING, Any, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+import numpy as np
 
 from ostro.errors import InvalidParameter, UnsupportedField
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+    from ostro.prompt.fetch import ImageSource
 
 Role = Literal["system", "user", "assistant"]
 
@@ -28,10 +36,13 @@ _ROLES: dict[str, Role] = {
     "tool": "user",
     "function": "user",
 }
-_LATER_PARTS = {
-    "image_url": "images come with the vision models",
-    "image": "images come with the vision models",
-    "input_image": "images come with the vision models",
+# Kinds of parts with an image, and the fields that may hold it, of which one must.
+_IMAGE_FIELDS = {
+    "image_url": ("image_url",),
+    "input_image": ("image_url",),
+    "image": ("image", "url", "path", "base64", "source"),
+}
+_OTHER_PARTS = {
     "input_audio": "Gemma 3 does not hear",
     "audio_url": "Gemma 3 does not hear",
     "video_url": "Gemma 3 sees no videos",
@@ -46,25 +57,48 @@ class TextPart:
     text: str
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class ImagePart:
+    """An image within a message, not yet looked at. where: the field that names it, for errors."""
+
+    source: ImageSource = field(repr=False)
+    where: str
+
+
+Part: TypeAlias = "TextPart | ImagePart"
+
+
 @dataclass(frozen=True, slots=True)
 class Turn:
     """One or more messages of a role; parts in the order in which they were given."""
 
     role: Role
-    parts: tuple[TextPart, ...]
+    parts: tuple[Part, ...]
+
+    @property
+    def images(self) -> tuple[ImagePart, ...]:
+        """Its images, in order."""
+        return tuple(part for part in self.parts if isinstance(part, ImagePart))
 
     def message(self) -> dict[str, Any]:
-        """As chat templates read it: role, and content as a string if all parts are text."""
-        return {"role": self.role, "content": "".join(part.text for part in self.parts)}
+        """As chat templates read it: role and content, a string if all parts are text.
+
+        Otherwise content is a list of {"type": "text", "text"} and {"type": "image"}.
+        """
+        if self.images:
+            return {"role": self.role, "content": [_shown(part) for part in self.parts]}
+        texts = (part.text for part in self.parts if isinstance(part, TextPart))
+        return {"role": self.role, "content": "".join(texts)}
 
 
 def read_messages(messages: str | Sequence[Mapping[str, Any]]) -> list[Turn]:
-    """One turn per message; a plain string is one user turn.
+    """One turn per message; a plain string is one user turn. No image is fetched.
 
-    Roles: `developer` is system, `tool` and `function` are user turns with the result's text. Calls of an
+    Roles: `developer` is system, `tool` and `function` are user turns with the result. Calls of an
     assistant message follow its text as one JSON object {"name", "parameters"} per line. Text parts of a
     message are joined as Gemma's template does it, trimmed and without separator; those of a system message
-    with an empty line.
+    with an empty line. Images: {"type": "image_url", "image_url": url | {"url", "detail"}}, whose detail has
+    no effect; "input_image" likewise; {"type": "image"} with one of image, url, path, base64 and source.
     InvalidParameter naming the place, UnsupportedField for kinds of content that are not offered.
     """
     if isinstance(messages, str):
@@ -81,10 +115,13 @@ def read_messages(messages: str | Sequence[Mapping[str, Any]]) -> list[Turn]:
 def arrange(turns: Sequence[Turn]) -> list[Turn]:
     """Merge and fold turns until they alternate.
 
-    Texts that meet are trimmed and joined with an empty line. System messages at the start become one system
-    turn; later ones are said by the user: in front of the next user turn, or as a user turn of their own.
+    Texts that meet are trimmed and joined with an empty line; images bring their own line breaks. System
+    messages at the start become one system turn; later ones, and all if one at the start has an image, are
+    said by the user: in front of the next user turn, or as a user turn of their own.
     """
     leading = next((i for i, turn in enumerate(turns) if turn.role != "system"), len(turns))
+    if any(turn.images for turn in turns[:leading]):
+        leading = 0
     said = [Turn("user", turn.parts) if turn.role == "system" else turn for turn in turns[leading:]]
     if not said:  # templates drop a system message that nothing follows
         return [_merge("user", turns)]
@@ -103,9 +140,21 @@ def _merge(role: Role, turns: Sequence[Turn]) -> Turn:
     return Turn(role, _join((part for turn in turns for part in turn.parts), "\n\n"))
 
 
-def _join(parts: Iterable[TextPart], separator: str) -> tuple[TextPart, ...]:
-    """Neighbouring texts as one, trimmed; empty ones add no separator."""
-    return (TextPart(separator.join(filter(None, (part.text.strip() for part in parts)))),)
+def _join(parts: Iterable[Part], separator: str) -> tuple[Part, ...]:
+    """Neighbouring texts as one, trimmed; empty ones add no separator. One empty text if nothing is left."""
+    joined: list[Part] = []
+    for is_image, run in groupby(parts, lambda part: isinstance(part, ImagePart)):
+        if is_image:
+            joined += run
+        elif text := separator.join(
+            filter(None, (part.text.strip() for part in run if isinstance(part, TextPart)))
+        ):
+            joined.append(TextPart(text))
+    return tuple(joined) or (TextPart(""),)
+
+
+def _shown(part: Part) -> dict[str, str]:
+    return {"type": "text", "text": part.text} if isinstance(part, TextPart) else {"type": "image"}
 
 
 def _read_message(message: Any, where: str) -> Turn:
@@ -130,9 +179,7 @@ def _read_message(message: Any, where: str) -> Turn:
     return Turn(role, parts)
 
 
-def _read_content(
-    message: Mapping[str, Any], role: Role, where: str, *, optional: bool
-) -> tuple[TextPart, ...]:
+def _read_content(message: Mapping[str, Any], role: Role, where: str, *, optional: bool) -> tuple[Part, ...]:
     where += ".content"
     content = message.get("content")
     if isinstance(content, str):
@@ -151,21 +198,74 @@ def _read_content(
     if not content:
         raise InvalidParameter(f"{where} is an empty list", param=where)
     parts = tuple(_read_part(part, f"{where}[{i}]") for i, part in enumerate(content))
+    for part in parts:
+        if role == "assistant" and isinstance(part, ImagePart):
+            raise InvalidParameter(
+                f"{part.where}: the assistant shows no images; put this one into a user message",
+                param=part.where,
+            )
     return parts if len(parts) == 1 else _join(parts, "\n\n" if role == "system" else "")
 
 
-def _read_part(part: Any, where: str) -> TextPart:
+def _read_part(part: Any, where: str) -> Part:
     if not isinstance(part, Mapping):
         raise InvalidParameter(f"{where} must be an object, not {_kind(part)}", param=where)
     kind = part.get("type")
-    if isinstance(kind, str) and kind in _LATER_PARTS:
-        raise UnsupportedField(f"{where}: no {kind} parts here: {_LATER_PARTS[kind]}", param=where)
+    if isinstance(kind, str) and kind in _IMAGE_FIELDS:
+        return _read_image(part, _IMAGE_FIELDS[kind], where)
+    if isinstance(kind, str) and kind in _OTHER_PARTS:
+        raise UnsupportedField(f"{where}: no {kind} parts here: {_OTHER_PARTS[kind]}", param=where)
     if kind != "text":
-        raise InvalidParameter(f"{where}.type is {kind!r:.100}; it must be 'text'", param=f"{where}.type")
+        raise InvalidParameter(
+            f"{where}.type is {kind!r:.100}; it must be 'text', 'image_url' or 'image'", param=f"{where}.type"
+        )
     text = part.get("text")
     if not isinstance(text, str):
         raise InvalidParameter(f"{where}.text must be a string, not {_kind(text)}", param=f"{where}.text")
     return TextPart(text)
+
+
+def _read_image(part: Mapping[str, Any], fields: tuple[str, ...], where: str) -> ImagePart:
+    given = [name for name in fields if part.get(name) is not None]
+    if len(fields) == 1:
+        where += f".{fields[0]}"
+    if not given:
+        state = "is missing" if len(fields) == 1 else f"has no image; give one of {', '.join(fields)}"
+        raise InvalidParameter(f"{where} {state}", param=where)
+    if len(given) > 1:
+        raise InvalidParameter(f"{where} has {' and '.join(given)}; give one of them", param=where)
+    value = part[given[0]]
+    if len(fields) > 1:
+        where += f".{given[0]}"
+    if given[0] == "base64":
+        if not isinstance(value, str):
+            raise InvalidParameter(f"{where} must be a string, not {_kind(value)}", param=where)
+        # Short base64 could also be a path; said like this it cannot.
+        return ImagePart(value if value.startswith("data:") else f"data:;base64,{value}", where)
+    if given[0] == "path":
+        if not isinstance(value, (str, os.PathLike)):
+            raise InvalidParameter(f"{where} must be a path, not {_kind(value)}", param=where)
+        return ImagePart(Path(value), where)
+    if isinstance(value, Mapping):
+        where += ".url"
+        if (value := value.get("url")) is None:
+            raise InvalidParameter(f"{where} is missing", param=where)
+    return ImagePart(_read_source(value, where), where)
+
+
+def _read_source(value: Any, where: str) -> ImageSource:
+    if isinstance(value, (bytearray, memoryview)):
+        return bytes(value)
+    # Only who has imported Pillow can have one of its images.
+    pillow = sys.modules.get("PIL.Image")
+    if isinstance(value, (str, bytes, os.PathLike, np.ndarray)) or (
+        pillow is not None and isinstance(value, pillow.Image)
+    ):
+        return value
+    raise InvalidParameter(
+        f"{where} must be a URL, a path, base64, bytes, a Pillow image or a numpy array, not {_kind(value)}",
+        param=where,
+    )
 
 
 def _read_calls(calls: Any, where: str) -> list[TextPart]:

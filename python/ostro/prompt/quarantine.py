@@ -6,11 +6,14 @@ text where a control token could begin or end. Control tokens found afterwards h
 no user's text; then the marks are taken out. White space at the ends of a text stays at its ends, and tags
 that the template's source itself looks for stay whole, so `trim`, `split('</think>')` and the like do what
 they always do.
+
+A run of marks with a number is a tag: it shows where something has gone that a template moved.
 """
 
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ostro.errors import RequestError
@@ -23,6 +26,17 @@ if TYPE_CHECKING:
 _TAG = re.compile(r"</?[\w|.:-]+/?>")
 # Private use: planes 0, 15 and 16. No text means anything by them, yet all may occur in one.
 _MARKS = (range(0xE000, 0xF900), range(0xF0000, 0xFFFFE), range(0x100000, 0x10FFFE))
+
+
+# Protected text has two in a row at most, and the end of an unfinished message is marked with three.
+_MARKS_OF_TAG = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Tag:
+    """A tag found in what a template wrote."""
+
+    number: int
 
 
 class Quarantine:
@@ -60,12 +74,21 @@ class Quarantine:
             return text[:at] + mark + text[at:]
         return marked
 
-    def split(self, rendered: str, mark: str) -> list[str | int]:
-        """Control tokens that the template wrote, and all other text, without marks."""
-        parts = (
-            part if isinstance(part, int) else part.replace(mark, "")
-            for part in self._control.split(rendered)
-        )
+    @staticmethod
+    def tag(number: int, mark: str) -> str:
+        """The text of a tag, which may stand between protected texts."""
+        return f"{mark * _MARKS_OF_TAG}{number};"
+
+    def split(self, rendered: str, mark: str) -> list[str | int | Tag]:
+        """Control tokens that the template wrote, tags, and all other text, without marks."""
+        tag = re.compile(f"{re.escape(mark)}{{{_MARKS_OF_TAG},}}([0-9]+);")
+        parts: list[str | int | Tag] = []
+        for part in self._control.split(rendered):
+            if isinstance(part, int):
+                parts.append(part)
+                continue
+            for i, piece in enumerate(tag.split(part)):  # texts and numbers by turns
+                parts.append(Tag(int(piece)) if i % 2 else piece.replace(mark, ""))
         return [part for part in parts if part != ""]
 
     def _marked(self, spot: str, mark: str) -> str:

@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from itertools import count
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from ostro.errors import RequestError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from ostro.prompt.control import ControlTexts
 
-Segment: TypeAlias = "str | int"
-"""Ordinary text, or the id of a control token. Neighbouring texts are tokenised as one."""
+
+@dataclass(frozen=True, slots=True)
+class ImageSlot:
+    """The place of an image; index: its number in the conversation, from 0, in the order of the messages."""
+
+    index: int
+
+
+Segment: TypeAlias = "str | int | ImageSlot"
+"""Ordinary text, the id of a control token, or an image. Neighbouring texts are tokenised as one."""
 
 
 class ChatTemplate(Protocol):
@@ -23,6 +33,8 @@ class ChatTemplate(Protocol):
     ) -> list[Segment]:
         """Messages {"role", "content"} as segments; texts of messages never become control tokens.
 
+        content: a string, or in a user's message a list of {"type": "text", "text"} and {"type": "image"};
+        every image gets one slot, in order.
         add_generation_prompt: open the model's turn. continue_last: end within the last message instead.
         RequestError with the template's own words if it refuses the messages.
         """
@@ -48,6 +60,7 @@ class GemmaTemplate:
             prefix = _system_text(messages[0]["content"]) + "\n\n"
             messages = messages[1:]
         segments: list[Segment] = [self._id("<bos>")]
+        numbers = count()
         for i, message in enumerate(messages):
             if (message["role"] == "user") != (i % 2 == 0):
                 raise RequestError(
@@ -55,7 +68,7 @@ class GemmaTemplate:
                 )
             role = "model" if message["role"] == "assistant" else message["role"]
             segments += (self._id("<start_of_turn>"), f"{role}\n{prefix if i == 0 else ''}")
-            segments += self._content(message["content"])
+            segments += self._content(message["content"], numbers)
             segments += (self._id("<end_of_turn>"), "\n")
         if continue_last and messages:
             return segments[:-2]
@@ -63,7 +76,8 @@ class GemmaTemplate:
             segments += (self._id("<start_of_turn>"), "model\n")
         return segments
 
-    def _content(self, content: Any) -> list[Segment]:
+    @staticmethod
+    def _content(content: Any, numbers: Iterator[int]) -> list[Segment]:
         if isinstance(content, str):
             return [content.strip()]
         if not isinstance(content, (list, tuple)):
@@ -71,7 +85,7 @@ class GemmaTemplate:
         segments: list[Segment] = []
         for part in content:
             if part["type"] == "image":
-                segments.append(self._id("<start_of_image>"))
+                segments.append(ImageSlot(next(numbers)))
             elif part["type"] == "text":
                 segments.append(part["text"].strip())
         return segments

@@ -14,12 +14,12 @@ type Vector<'py, T> = PyReadonlyArray1<'py, T>;
 type Rows<'py, T> = PyReadonlyArray2<'py, T>;
 type RowsOut<'py> = PyReadwriteArray2<'py, f32>;
 
-fn mode(exact: bool) -> Mode {
+pub(crate) fn mode(exact: bool) -> Mode {
     if exact { Mode::Exact } else { Mode::Blocks(Precision::Int14) }
 }
 
 /// Runs a region without the GIL.
-fn detached(py: Python<'_>, region: impl FnOnce() -> Result<(), ShapeError> + Send) -> PyResult<()> {
+pub(crate) fn detached(py: Python<'_>, region: impl FnOnce() -> Result<(), ShapeError> + Send) -> PyResult<()> {
     py.detach(region).map_err(invalid)
 }
 

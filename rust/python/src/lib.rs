@@ -5,6 +5,7 @@
 #![allow(clippy::needless_pass_by_value, reason = "PyO3 extracts arguments by value")]
 
 mod calls;
+mod encoder;
 mod weights;
 
 use std::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -99,6 +100,8 @@ mod _kernels {
 
     #[pymodule_export]
     use super::calls::{attend, embed, gated_gelu, head, log_sum_exp, project_add, qkv, rope, top_k};
+    #[pymodule_export]
+    use super::encoder::{encoder_qkv, layer_norm, linear, linear_add, norm_gelu};
     #[pymodule_export]
     use super::weights::Matrix;
     #[pymodule_export]

@@ -13,10 +13,10 @@ import numpy as np
 from ostro.config import RuntimeConfig
 from ostro.engine.engine import Engine
 from ostro.ops.protocol import PAGE_SIZE
-from ostro.types import Event, Prompt, Sampling
+from ostro.types import Event, ImageSpan, Prompt, Sampling
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Generator, Iterable, Mapping
 
     from numpy.typing import NDArray
 
@@ -94,11 +94,34 @@ class NumpySelector:
         return sums
 
 
+class MockVision:
+    """As many rows as the pixels have; all are the first pixel's value. steps: pauses on the way."""
+
+    tokens_per_image = 256
+
+    def __init__(self, steps: int = 2) -> None:
+        self.steps = steps
+        self.begun = 0
+        self.slices = 0
+        self.fail_on: set[int] = set()
+
+    def encode(self, pixels: NDArray[np.uint8], ops: MockOps) -> Generator[None, None, NDArray[np.float32]]:
+        self.begun += 1
+        for _ in range(self.steps):
+            self.slices += 1
+            yield
+        value = int(pixels[0, 0, 0])
+        if value in self.fail_on:
+            raise ValueError("the mock does not like this picture")
+        return np.full((len(pixels), 1), value, np.float32)
+
+
 class MockModel:
     """window None: there is no local layer."""
 
     def __init__(self, window: int | None = 70) -> None:
         self.sliding_window = window
+        self.vision = MockVision()
         self.batches: list[Batch] = []
         self.poison: set[int] = set()  # NaN when the last token of a row is one of these
         self.fail_on: set[int] = set()  # raise when a batch has one of these tokens
@@ -116,6 +139,9 @@ class MockModel:
         self.batches.append(batch)
         if self.fail_on.intersection(batch.token_ids.tolist()):
             raise ValueError("the mock does not like this token")
+        self.inputs = batch.token_ids.astype(np.uint64)
+        if batch.image_rows is not None:
+            self.inputs[batch.image_at] = 1000 + batch.image_rows[:, 0].astype(np.uint64)
         hashes = np.zeros(len(batch), np.uint64)
         for s, (start, end) in enumerate(zip(batch.row_starts[:-1], batch.row_starts[1:], strict=True)):
             hashes[start:end] = self._sequence(batch, s, slice(start, end), stores)
@@ -139,9 +165,7 @@ class MockModel:
         ends = batch.key_ends[rows].astype(np.int64)
         assert (ends > positions).all()
         assert ends.max() <= positions[-1] + 1, "a row sees keys that are not written yet"
-        state = _mix(
-            batch.token_ids[rows].astype(np.uint64) * np.uint64(1000003) + positions.astype(np.uint64)
-        )
+        state = _mix(self.inputs[rows] * np.uint64(1000003) + positions.astype(np.uint64))
         kinds: tuple[LayerKind, ...] = ("local", "global")
         for kind in kinds:
             if kind not in stores:
@@ -185,6 +209,12 @@ def prompt_of(seed: int, length: int) -> Prompt:
     """Some text after <bos>."""
     words = np.random.default_rng(seed).integers(6, 60, length - 1)
     return Prompt((BOS, *words.tolist()))
+
+
+def image_at(start: int, length: int, value: int = 7) -> ImageSpan:
+    """An image of `length` rows, all of one value."""
+    pixels = np.full((length, 1, 3), value, np.uint8)
+    return ImageSpan(start, length, bytes((value, length % 256)), pixels)
 
 
 def run(engine: Engine, steps: int = 10_000) -> list[Event]:

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ostro.errors import EngineError, InvalidParameter, PromptTooLong
-from ostro.types import Dry, ImageSpan, Prompt, Sampling
+from ostro.types import Dry, Prompt, Sampling
 from tests.unit.engine.mock_model import (
     BOS,
     END_OF_TURN,
@@ -22,6 +22,7 @@ from tests.unit.engine.mock_model import (
     alone,
     assert_idle,
     ids_of,
+    image_at,
     last_of,
     make_engine,
     prompt_of,
@@ -63,7 +64,7 @@ def build(request: dict[str, Any]) -> tuple[Prompt, Sampling]:
     if request["image"] and request["image"][0] < request["length"]:
         start, length = request["image"]
         ids = prompt.token_ids
-        images = (ImageSpan(start, length, b""),)
+        images = (image_at(start, length),)
         prompt = Prompt((*ids[:start], *[IMAGE] * length, *ids[start:]), images)
     return prompt, replace(SAMPLINGS[request["sampling"]], max_tokens=request["max_tokens"])
 
@@ -218,14 +219,16 @@ def test_bad_requests_are_refused_before_they_run() -> None:
         engine.add(Prompt((BOS,)), replace(GREEDY, logit_bias={1064: 1.0}))
     assert error.value.param == "logit_bias"
     with pytest.raises(InvalidParameter, match="an image takes 600 tokens, limit 512"):
-        engine.add(Prompt((IMAGE,) * 600, (ImageSpan(0, 600, b""),)), GREEDY)
+        engine.add(Prompt((IMAGE,) * 600, (image_at(0, 600),)), GREEDY)
     assert not engine.has_work
 
 
 def test_image_ids_may_lie_outside_the_vocabulary() -> None:
     engine = make_engine()
-    engine.add(Prompt((BOS, 99, 99, 7), (ImageSpan(1, 2, b""),)), replace(GREEDY, repetition_penalty=1.2))
-    assert engine.step()[0].error is None
+    engine.add(
+        Prompt((BOS, 99, 99, 7), (image_at(1, 2),)), replace(GREEDY, repetition_penalty=1.2, max_tokens=1)
+    )
+    assert [event.error for event in run(engine)] == [None]
 
 
 def test_banned_ids_never_come() -> None:

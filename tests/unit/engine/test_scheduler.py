@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from ostro.types import ImageSpan, Prompt, Sampling
+from ostro.types import Prompt, Sampling
 from tests.unit.engine.mock_model import (
     BOS,
     GREEDY,
@@ -13,6 +13,7 @@ from tests.unit.engine.mock_model import (
     MockModel,
     assert_idle,
     ids_of,
+    image_at,
     make_engine,
     prompt_of,
     run,
@@ -36,6 +37,7 @@ def endless(max_tokens: int) -> Sampling:
 
 def start(**config: Any) -> tuple[Engine, MockModel]:
     model = MockModel()
+    model.vision.steps = 0
     return make_engine(model, **config), model
 
 
@@ -122,7 +124,7 @@ IMAGE_PROMPTS = {
 
 def image_prompt(before: int, length: int, after: int) -> Prompt:
     ids = (BOS, *range(6, 6 + before), *[IMAGE] * length, *range(6, 6 + after))
-    return Prompt(ids, (ImageSpan(1 + before, length, b"hash"),))
+    return Prompt(ids, (image_at(1 + before, length),))
 
 
 def test_an_image_is_never_cut() -> None:

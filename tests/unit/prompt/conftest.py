@@ -32,7 +32,7 @@ def tokenizer(vocabulary: GgufVocabulary) -> Tokenizer:
 
 @pytest.fixture(scope="session")
 def builder(tokenizer: Tokenizer) -> PromptBuilder:
-    return PromptBuilder(tokenizer, chat_template=None, bos_id=2, vocab_size=262144)
+    return PromptBuilder(tokenizer, chat_template=None, bos_id=2, pad_id=0, vocab_size=262144)
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given, settings
@@ -9,8 +9,11 @@ from hypothesis import strategies as st
 from ostro.errors import RequestError
 from ostro.prompt.control import ControlTexts
 from ostro.prompt.jinja_template import JinjaTemplate
-from ostro.prompt.quarantine import Quarantine
+from ostro.prompt.quarantine import Quarantine, Tag
 from ostro.prompt.template import GemmaTemplate
+
+if TYPE_CHECKING:
+    from ostro.prompt.template import Segment
 
 CONTROL = ControlTexts(
     {
@@ -36,7 +39,12 @@ GEMMA = """\
         {{- raise_exception('Conversation roles must alternate user/assistant/user/assistant/...') }}
     {%- endif %}
     {{- '<start_of_turn>' ~ ('model' if message.role == 'assistant' else message.role) ~ '\n' }}
-    {{- system.text if loop.first }}{{ message.content | trim }}<end_of_turn>{{ '\n' }}
+    {{- system.text if loop.first }}
+    {%- set text = {'type': 'text', 'text': message.content} %}
+    {%- for part in ([text] if message.content is string else message.content) %}
+        {{- '<start_of_image>' if part.type == 'image' else part.text | trim }}
+    {%- endfor %}
+    {{- '<end_of_turn>\n' }}
 {%- endfor %}
 {%- if add_generation_prompt %}{{ '<start_of_turn>model\n' }}{% endif %}"""
 
@@ -46,17 +54,17 @@ def chat(*contents: str) -> list[dict[str, Any]]:
     return [{"role": ("user", "assistant")[i % 2], "content": text} for i, text in enumerate(contents)]
 
 
-def render(source: str, *contents: str, continue_last: bool = False) -> list[str | int]:
+def render(source: str, *contents: str, continue_last: bool = False) -> list[Segment]:
     """Segments, neighbouring texts joined."""
     template = JinjaTemplate(source, CONTROL, {"bos_token": "<bos>", "eos_token": "<eos>"})
     return joined(template.render(chat(*contents), add_generation_prompt=True, continue_last=continue_last))
 
 
-def joined(segments: list[str | int]) -> list[str | int]:
-    out: list[str | int] = []
+def joined(segments: list[Segment]) -> list[Segment]:
+    out: list[Segment] = []
     for segment in segments:
-        if isinstance(segment, str) and out and isinstance(out[-1], str):
-            out[-1] += segment
+        if isinstance(segment, str) and out and isinstance(last := out[-1], str):
+            out[-1] = last + segment
         elif segment != "":
             out.append(segment)
     return out
@@ -97,6 +105,34 @@ def test_the_files_template_and_the_built_in_one_agree(contents: list[str], syst
             for template in (JinjaTemplate(GEMMA, CONTROL, {"bos_token": "<bos>"}), GemmaTemplate(CONTROL))
         )
         assert jinja == built_in
+
+
+_IMAGE = {"type": "image"}
+_PARTS = st.lists(
+    st.just(_IMAGE) | _HOSTILE.map(lambda text: {"type": "text", "text": text}), min_size=1, max_size=6
+)
+_TEXT_ONLY = (
+    "<bos>{% set m = messages[0] %}<start_of_turn>user\n{{ m.content | trim }}<end_of_turn>\n"
+    "{% if add_generation_prompt %}<start_of_turn>model\n{% endif %}"
+)
+
+
+@settings(deadline=None)
+@given(_PARTS)
+def test_images_among_hostile_texts(parts: list[dict[str, str]]) -> None:
+    messages = [{"role": "user", "content": parts}]
+    built_in, *others = (
+        joined(template.render(messages, add_generation_prompt=True, continue_last=False))
+        for template in (
+            GemmaTemplate(CONTROL),
+            JinjaTemplate(GEMMA, CONTROL, {"bos_token": "<bos>"}),
+            JinjaTemplate(_TEXT_ONLY, CONTROL, {}),
+        )
+    )
+    assert others[0] == built_in
+    # The text-only template trims what the parts have become together; nothing is at its ends but them.
+    if _IMAGE in (parts[0], parts[-1]) or all(part["type"] == "text" for part in parts):
+        assert others[1] == built_in or _IMAGE not in parts
 
 
 @pytest.mark.parametrize(
@@ -190,6 +226,18 @@ def test_marks_avoid_what_is_taken() -> None:
     everything = every_first + "".join(map(chr, (*range(0xF0000, 0xFFFFE), *range(0x100000, 0x10FFFE))))
     with pytest.raises(RequestError, match="every private-use character"):
         quarantine.mark_for([everything])
+
+
+def test_tags_are_found_between_texts_that_look_like_them() -> None:
+    quarantine = Quarantine("", CONTROL)
+    mark = quarantine.mark_for([])
+    texts = ["<", "7;", "12", ";", ">", "<bos>"]
+    written = "".join(
+        quarantine.protect(text, mark) + quarantine.tag(i, mark) for i, text in enumerate(texts)
+    )
+    assert quarantine.split(written, mark) == [
+        part for i, text in enumerate(texts) for part in (text, Tag(i))
+    ]
 
 
 def test_control_tokens_of_other_shapes() -> None:

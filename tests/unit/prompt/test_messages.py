@@ -2,14 +2,17 @@ from __future__ import annotations
 
 from collections import UserDict
 from itertools import pairwise
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from ostro.errors import InvalidParameter, UnsupportedField
-from ostro.prompt.messages import arrange, read_messages, without_system
+from ostro.prompt.messages import TextPart, arrange, read_messages, without_system
 
 if TYPE_CHECKING:
     from ostro.prompt.messages import Turn
@@ -161,7 +164,7 @@ def test_mistakes_are_named(messages: Any, param: str, message: str) -> None:
     assert caught.value.param == param
 
 
-@pytest.mark.parametrize("kind", ["image_url", "image", "input_audio", "file"])
+@pytest.mark.parametrize("kind", ["input_audio", "audio_url", "video_url", "file"])
 def test_kinds_of_content_that_are_not_offered(kind: str) -> None:
     parts = [text_part("What is this?"), {"type": kind, kind: {"url": "data:,"}}]
     with pytest.raises(
@@ -172,6 +175,123 @@ def test_kinds_of_content_that_are_not_offered(kind: str) -> None:
     assert caught.value.status == 422
 
 
-def test_what_to_do_about_images() -> None:
-    with pytest.raises(UnsupportedField, match="images come with the vision models"):
-        read_messages([{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}])
+def shown(*messages: tuple[str, Any]) -> list[tuple[str, Any]]:
+    """Arranged turns; contents as strings, or as lists in which images are their sources."""
+    turns = arrange(read_messages([{"role": role, "content": content} for role, content in messages]))
+    return [
+        (turn.role, [part.text if isinstance(part, TextPart) else part.source for part in turn.parts])
+        if turn.images
+        else (turn.role, turn.message()["content"])
+        for turn in turns
+    ]
+
+
+def image(url: str) -> dict[str, Any]:
+    return {"type": "image_url", "image_url": {"url": url}}
+
+
+PICTURE = Image.new("RGB", (2, 2))
+PIXELS = np.zeros((2, 2, 3), np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("part", "source", "field"),
+    [
+        ({"type": "image_url", "image_url": {"url": "http://a/b"}}, "http://a/b", "image_url.url"),
+        ({"type": "image_url", "image_url": {"url": "b.png", "detail": "low"}}, "b.png", "image_url.url"),
+        ({"type": "image_url", "image_url": {"url": PICTURE}}, PICTURE, "image_url.url"),
+        ({"type": "image_url", "image_url": "data:,"}, "data:,", "image_url"),
+        ({"type": "input_image", "image_url": "http://a/b", "detail": "auto"}, "http://a/b", "image_url"),
+        ({"type": "image", "image": "b.png"}, "b.png", "image"),
+        ({"type": "image", "image": b"GIF"}, b"GIF", "image"),
+        ({"type": "image", "image": bytearray(b"GIF")}, b"GIF", "image"),
+        ({"type": "image", "image": memoryview(b"GIF")}, b"GIF", "image"),
+        ({"type": "image", "image": PICTURE}, PICTURE, "image"),
+        ({"type": "image", "image": PIXELS, "url": None}, PIXELS, "image"),
+        ({"type": "image", "image": {"url": "http://a/b"}}, "http://a/b", "image.url"),
+        ({"type": "image", "source": Path("b.png")}, Path("b.png"), "source"),
+        ({"type": "image", "url": "http://a/b"}, "http://a/b", "url"),
+        ({"type": "image", "path": "data:,"}, Path("data:,"), "path"),
+        ({"type": "image", "base64": "/9j/4A=="}, "data:;base64,/9j/4A==", "base64"),
+        ({"type": "image", "base64": "data:image/png;base64,iV"}, "data:image/png;base64,iV", "base64"),
+    ],
+)
+def test_images_are_written_in_many_ways(part: dict[str, Any], source: object, field: str) -> None:
+    turn, *others = read_messages([{"role": "user", "content": [text_part("What is this?"), part]}])
+    assert not others
+    (found,) = turn.images
+    assert type(found.source) is type(source)
+    assert found.source is source or found.source == source
+    assert found.where == f"messages[0].content[1].{field}"
+    assert turn.message() == {"role": "user", "content": [text_part("What is this?"), {"type": "image"}]}
+
+
+def test_texts_and_images_keep_their_order() -> None:
+    parts = [text_part(" a "), text_part("b"), image("1"), text_part(" "), image("2"), text_part("c\n")]
+    assert shown(("user", parts)) == [("user", ["ab", "1", "2", "c"])]
+    assert shown(("user", [image("1")])) == [("user", ["1"])]
+
+
+@pytest.mark.parametrize(
+    ("messages", "turns"),
+    [
+        (
+            [("user", "a"), ("user", [image("1")]), ("user", "b"), ("user", "c")],
+            [("user", ["a", "1", "b\n\nc"])],
+        ),
+        (
+            [("user", [text_part("a"), image("1")]), ("user", [image("2"), text_part("b")])],
+            [("user", ["a", "1", "2", "b"])],
+        ),
+        (
+            [("user", "u"), ("assistant", "a"), ("tool", [text_part("r"), image("1")]), ("user", "v")],
+            [("user", "u"), ("assistant", "a"), ("user", ["r", "1", "v"])],
+        ),
+        ([("tool", [image("1")])], [("user", ["1"])]),
+        # A system turn shows no images: the user says all of it.
+        (
+            [("system", "s"), ("system", [text_part("t"), image("1"), text_part("x")]), ("user", "u")],
+            [("user", ["s\n\nt", "1", "x\n\nu"])],
+        ),
+        ([("system", [image("1")])], [("user", ["1"])]),
+        (
+            [("system", "s"), ("user", "u"), ("developer", [image("1")]), ("assistant", "a")],
+            [("system", "s"), ("user", ["u", "1"]), ("assistant", "a")],
+        ),
+    ],
+)
+def test_turns_with_images_are_merged_and_folded(messages: list[Any], turns: list[Any]) -> None:
+    assert shown(*messages) == turns
+
+
+@pytest.mark.parametrize(
+    ("role", "part", "param", "message"),
+    [
+        ("user", {"type": "image_url"}, ".image_url", r"content\[0\].image_url is missing"),
+        ("user", {"type": "image_url", "image_url": {}}, ".image_url.url", "image_url.url is missing"),
+        ("user", {"type": "input_image", "image_url": None}, ".image_url", "image_url is missing"),
+        (
+            "user",
+            {"type": "image_url", "image_url": 5},
+            ".image_url",
+            "must be a URL, a path, base64.*not int",
+        ),
+        ("user", {"type": "image_url", "image_url": {"url": ["x"]}}, ".image_url.url", "not list"),
+        ("user", {"type": "image_url", "image_url": {"url": {"url": "x"}}}, ".image_url.url", "not dict"),
+        ("user", {"type": "image"}, "", "has no image; give one of image, url, path, base64, source"),
+        ("user", {"type": "image", "url": "a", "path": "b"}, "", "has url and path; give one of them"),
+        ("user", {"type": "image", "image": 1.5}, ".image", "not float"),
+        ("user", {"type": "image", "base64": b"iV"}, ".base64", "must be a string, not bytes"),
+        ("user", {"type": "image", "path": b"a"}, ".path", "must be a path, not bytes"),
+        (
+            "assistant",
+            image("1"),
+            ".image_url.url",
+            "the assistant shows no images; put this one into a user",
+        ),
+    ],
+)
+def test_mistakes_with_images_are_named(role: str, part: Any, param: str, message: str) -> None:
+    with pytest.raises(InvalidParameter, match=message) as caught:
+        read_messages([{"role": role, "content": [part]}])
+    assert caught.value.param == f"messages[0].content[0]{param}"

@@ -1,18 +1,20 @@
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from ostro.errors import RequestError
 from ostro.prompt.control import ControlTexts
-from ostro.prompt.template import GemmaTemplate
+from ostro.prompt.template import GemmaTemplate, ImageSlot
+
+if TYPE_CHECKING:
+    from ostro.prompt.template import Segment
 
 TOKENS = {
     "<bos>": 2,
     "<start_of_turn>": 105,
     "<end_of_turn>": 106,
-    "<start_of_image>": 255999,
 }
 NAMES = {token_id: text for text, token_id in TOKENS.items()}
 
@@ -23,7 +25,13 @@ def render(*messages: tuple[str, Any], generate: bool = True, continue_last: boo
         add_generation_prompt=generate,
         continue_last=continue_last,
     )
-    return "".join(NAMES[part] if isinstance(part, int) else part for part in segments)
+    return "".join(map(written, segments))
+
+
+def written(segment: Segment) -> str:
+    if isinstance(segment, ImageSlot):
+        return f"(image {segment.index})"
+    return NAMES[segment] if isinstance(segment, int) else segment
 
 
 def test_the_system_text_leads_the_first_turn_untrimmed() -> None:
@@ -37,8 +45,7 @@ def test_parts_keep_their_order_and_a_system_list_its_first_text_only() -> None:
     image = {"type": "image"}
     texts = [{"type": "text", "text": text} for text in ("S1", "S2", " what? ", "x")]
     assert render(("system", texts[:2]), ("user", [image, texts[2], image, texts[3], {"type": "video"}])) == (
-        "<bos><start_of_turn>user\nS1\n\n<start_of_image>what?<start_of_image>x<end_of_turn>\n"
-        "<start_of_turn>model\n"
+        "<bos><start_of_turn>user\nS1\n\n(image 0)what?(image 1)x<end_of_turn>\n<start_of_turn>model\n"
     )
 
 

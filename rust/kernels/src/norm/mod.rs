@@ -1,4 +1,4 @@
-//! `RMSNorm`: x / sqrt(mean(x^2) + eps) * weight.
+//! `LayerNorm` (in `layer.rs`) and `RMSNorm`: x / sqrt(mean(x^2) + eps) * weight.
 //!
 //! Order: element i is squared into partial sum i mod 16 by one fused multiply-add; sums i and i + 8 are added,
 //! then lanes i and i + 4, i and i + 2, and the last two. Mean and root are taken in f64 and rounded once. An
@@ -6,8 +6,12 @@
 
 #![allow(clippy::inline_always, reason = "only what is inlined into `dispatch` is compiled for its instruction set")]
 
+mod layer;
+
 use crate::isa::Isa;
 use crate::simd::{Kernel, LANES, Simd, dispatch};
+
+pub use layer::layer_norm;
 
 /// out = norm(x). All three slices have the same length.
 ///

@@ -1,6 +1,6 @@
 //! Queries, keys and values of a layer, and attention over the cache.
 
-use super::product::{Inputs, lock, multiply, room};
+use super::product::{Inputs, RowNorm, lock, multiply, room};
 use super::{Machine, Mode, Norm, ShapeError, check, check_len, rows_of};
 use crate::attention::{self, Attend};
 use crate::formats::Weights;
@@ -89,7 +89,7 @@ pub fn qkv(
     let places = rows.places(store.pages())?;
 
     let needs = Needs::of(&[q_proj.format(), k_proj.format(), v_proj.format()], mode);
-    let inputs = Inputs { values: x, cols, rows: None, norm: Some(norm), needs };
+    let inputs = Inputs { values: x, cols, rows: None, norm: RowNorm::Rms(norm), needs };
     let isa = machine.isa;
     let (q, writer) = (Disjoint::new(q), store.writer());
     machine.with(|team, workspace| {

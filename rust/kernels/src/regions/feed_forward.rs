@@ -1,6 +1,6 @@
 //! Projections back into the residual stream, the gated feed-forward input, and the head.
 
-use super::product::{Inputs, helping, lock, multiply, room, view};
+use super::product::{Inputs, RowNorm, helping, lock, multiply, room, view};
 use super::{Machine, Mode, Norm, ShapeError, check, check_len, rows_of};
 use crate::formats::Weights;
 use crate::gelu::gated_gelu as gate_row;
@@ -24,7 +24,7 @@ pub fn project_add(
     let tokens = rows_of("h", h, cols)?;
     check_len("x", x.len(), tokens * width)?;
     check_len("norm", norm.weight.len(), width)?;
-    let inputs = Inputs { values: h, cols, rows: None, norm: None, needs: Needs::of(&[proj.format()], mode) };
+    let inputs = Inputs { values: h, cols, rows: None, norm: RowNorm::None, needs: Needs::of(&[proj.format()], mode) };
     let isa = machine.isa;
     let x = Disjoint::new(x);
     machine.with(|team, workspace| {
@@ -70,7 +70,7 @@ pub fn gated_gelu(
     check_len("norm", norm.weight.len(), cols)?;
     check_len("out", out.len(), tokens * width)?;
     let needs = Needs::of(&[gate.format(), up.format()], mode);
-    let inputs = Inputs { values: x, cols, rows: None, norm: Some(norm), needs };
+    let inputs = Inputs { values: x, cols, rows: None, norm: RowNorm::Rms(norm), needs };
     let isa = machine.isa;
     let out = Disjoint::new(out);
     machine.with(|team, workspace| {
@@ -124,7 +124,7 @@ pub fn head(
         return Ok(());
     }
     let needs = Needs::of(&[proj.format()], mode);
-    let inputs = Inputs { values: x, cols, rows: Some(rows), norm: Some(norm), needs };
+    let inputs = Inputs { values: x, cols, rows: Some(rows), norm: RowNorm::Rms(norm), needs };
     let isa = machine.isa;
     let out = Disjoint::new(out);
     machine.with(|team, workspace| {

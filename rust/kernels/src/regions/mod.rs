@@ -1,10 +1,11 @@
-//! Fused regions: what a decoder layer does, one parallel region each.
+//! Fused regions: what a layer of the decoder or of the image encoder does, one parallel region each.
 //!
 //! Shapes are checked here, once; below, kernels trust them. Row-major float32 throughout; n is the number of rows
 //! (tokens). No result depends on the number of threads, on how many rows share a call, or on the instruction set.
 
 mod attention;
 mod embed;
+mod encoder;
 mod feed_forward;
 mod product;
 mod select;
@@ -13,6 +14,7 @@ use std::sync::{Mutex, PoisonError};
 
 pub use attention::{Rows, attend, qkv};
 pub use embed::{embed, rope};
+pub use encoder::{Linear, encoder_qkv, layer_norm, linear, linear_add, norm_gelu};
 pub use feed_forward::{gated_gelu, head, project_add};
 pub use select::{log_sum_exp, top_k};
 
@@ -73,6 +75,24 @@ pub struct Norm<'a> {
     pub weight: &'a [f32],
     /// Added to the mean of squares.
     pub eps: f32,
+}
+
+/// `LayerNorm`: (x - mean(x)) / sqrt(var(x) + eps) * weight + bias.
+#[derive(Clone, Copy, Debug)]
+pub struct LayerNorm<'a> {
+    /// One factor per column.
+    pub weight: &'a [f32],
+    /// One summand per column.
+    pub bias: &'a [f32],
+    /// Added to the variance.
+    pub eps: f32,
+}
+
+impl LayerNorm<'_> {
+    fn check(&self, width: usize) -> Result<(), ShapeError> {
+        check_len("norm", self.weight.len(), width)?;
+        check_len("norm bias", self.bias.len(), width)
+    }
 }
 
 fn check(holds: bool, message: impl FnOnce() -> String) -> Result<(), ShapeError> {

@@ -3,11 +3,11 @@
 use std::ops::Range;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::Norm;
+use super::{LayerNorm, Norm};
 use crate::formats::Weights;
 use crate::isa::Isa;
 use crate::matmul::{self, Activations, Mode, Needs, OutView};
-use crate::norm::rms_norm;
+use crate::norm::{layer_norm, rms_norm};
 use crate::team::{Disjoint, Worker};
 
 /// Up to this many tokens every member prepares its own activations: cheaper than waiting for one of them.
@@ -54,14 +54,22 @@ pub(super) fn room(buffer: &mut Vec<f32>, len: usize) -> &mut [f32] {
     &mut buffer[..len]
 }
 
-/// The rows that a region multiplies: row t is row `rows(t)` of `values`, normed if there is a norm.
+/// What is done to a row before it is multiplied.
+#[derive(Clone, Copy)]
+pub(super) enum RowNorm<'a> {
+    None,
+    Rms(Norm<'a>),
+    Layer(LayerNorm<'a>),
+}
+
+/// The rows that a region multiplies: row t is row `rows(t)` of `values`, normed.
 #[derive(Clone, Copy)]
 pub(super) struct Inputs<'a> {
     pub(super) values: &'a [f32],
     pub(super) cols: usize,
     /// Which rows of `values`, in order; None: all of them.
     pub(super) rows: Option<&'a [i32]>,
-    pub(super) norm: Option<Norm<'a>>,
+    pub(super) norm: RowNorm<'a>,
     pub(super) needs: Needs,
 }
 
@@ -113,10 +121,19 @@ impl Inputs<'_> {
     fn input<'r>(&'r self, isa: Isa, token: usize, row: &'r mut Vec<f32>) -> &'r [f32] {
         let at = self.rows.map_or(token, |rows| rows[token] as usize);
         let values = &self.values[at * self.cols..][..self.cols];
-        let Some(norm) = self.norm else { return values };
-        let out = room(row, self.cols);
-        rms_norm(isa, values, norm.weight, norm.eps, out);
-        out
+        match self.norm {
+            RowNorm::None => values,
+            RowNorm::Rms(norm) => {
+                let out = room(row, self.cols);
+                rms_norm(isa, values, norm.weight, norm.eps, out);
+                out
+            }
+            RowNorm::Layer(norm) => {
+                let out = room(row, self.cols);
+                layer_norm(isa, values, norm.weight, norm.bias, norm.eps, out);
+                out
+            }
+        }
     }
 }
 
