@@ -36,6 +36,7 @@ from ostro.which import (
 if TYPE_CHECKING:
     from ostro.async_runner import AsyncRunner
     from ostro.evaluation import Model, load_model
+    from ostro.prompt.fetch import ImageAccess
 
     __version__: str
 
@@ -49,6 +50,7 @@ __all__ = [
     "CompletionRequest",
     "CompletionResponse",
     "EngineError",
+    "ImageAccess",
     "InvalidParameter",
     "IsqOrganization",
     "IsqType",
@@ -76,6 +78,10 @@ def __getattr__(name: str) -> Any:
         from ostro.async_runner import AsyncRunner
 
         return AsyncRunner
+    if name == "ImageAccess":
+        from ostro.prompt.fetch import ImageAccess
+
+        return ImageAccess
     if name in {"Model", "load_model"}:
         from ostro import evaluation
 

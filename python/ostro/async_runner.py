@@ -44,7 +44,9 @@ class AsyncRunner(LoadedModel):
         self, request: ChatCompletionRequest, model_id: str | None = None
     ) -> ChatCompletionResponse | AsyncChatStream:
         """The whole answer, or with `stream=True` an asynchronous iterator over its chunks."""
-        stream = await AsyncStream.open(partial(self._named(model_id).start_chat, request))
+        host = self._named(model_id)
+        threads = host.threads_for(request.messages)
+        stream = await AsyncStream.open(partial(host.start_chat, request), threads)
         if request.stream:
             return stream
         async with stream:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from concurrent.futures import Executor
     from types import TracebackType
 
     from ostro.answers import Answer
@@ -39,16 +40,19 @@ class AsyncStream(AsyncIterator[ChunkT], Generic[ChunkT, ResponseT]):
 
     @classmethod
     async def open(
-        cls, start: Callable[[Deliver], Answer[ChunkT, ResponseT]]
+        cls, start: Callable[[Deliver], Answer[ChunkT, ResponseT]], threads: Executor | None = None
     ) -> AsyncStream[ChunkT, ResponseT]:
-        """Start the request in a worker thread, since tokenizing a long prompt takes time."""
+        """Start the request in a worker thread, since tokenizing a long prompt takes time.
+
+        threads: None for the event loop's own.
+        """
         loop = asyncio.get_running_loop()
         events: asyncio.Queue[tuple[int, Event]] = asyncio.Queue()
 
         def deliver(index: int, event: Event) -> None:
             loop.call_soon_threadsafe(events.put_nowait, (index, event))
 
-        starting = loop.run_in_executor(None, start, deliver)
+        starting = loop.run_in_executor(threads, start, deliver)
         try:
             answer = await asyncio.shield(starting)
         except asyncio.CancelledError:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import dataclasses
 import time
 import weakref
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ostro.answers import ChatAnswer, CompletionAnswer
 from ostro.errors import BadConfig, InvalidParameter, UnknownModel, UnsupportedField
 from ostro.isq_names import isq_name
+from ostro.requests import has_parts_beside_text
 from ostro.truncation import keep_tail
 from ostro.which import Which
 
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from ostro.config import RuntimeConfig
     from ostro.loading.checkpoint import Checkpoint, Progress
     from ostro.loading.config import Gemma3Config
+    from ostro.prompt.fetch import ImageAccess, ImageFetcher
     from ostro.prompt.tokenizer import Tokenizer
     from ostro.requests import ChatCompletionRequest, CompletionRequest, Messages
     from ostro.streams import Deliver
@@ -32,8 +35,8 @@ if TYPE_CHECKING:
 class PromptSource(Protocol):
     """Makes prompts; see `ostro.prompt.build.PromptBuilder`."""
 
-    def chat(self, messages: Messages) -> Prompt:
-        """A conversation, ready for the assistant's turn."""
+    def chat(self, messages: Messages, *, pan_and_scan: bool | None = None) -> Prompt:
+        """A conversation, ready for the assistant's turn; blocks while its images are fetched."""
 
     def completion(self, prompt: str | Sequence[int]) -> Prompt:
         """A raw text or ids, with `<bos>` in front."""
@@ -50,6 +53,8 @@ class SequenceLoop(Protocol):
 
 
 ARCHITECTURE = "gemma3"
+IMAGE_REQUESTS = 16
+"""Requests whose images are fetched at a time; the others wait, and requests without images pass them by."""
 DEFAULT_NAME = "default"
 
 
@@ -70,6 +75,7 @@ class ModelHost:
         loop: SequenceLoop,
         context_length: int,
         hardware: Mapping[str, Any] | None = None,
+        fetcher: ImageFetcher | None = None,
     ) -> None:
         self.name = name
         self.config = config
@@ -80,27 +86,35 @@ class ModelHost:
         self.context_length = context_length
         self.created = int(time.time())
         self._hardware = dict(hardware or {})
+        # Threads of their own: fetching waits for strangers, and must not hold up requests without images.
+        self._image_threads = ThreadPoolExecutor(IMAGE_REQUESTS, "ostro-image-requests")
         # Also when the host is dropped, and before the interpreter freezes the engine's thread at its end.
-        self._end = weakref.finalize(self, loop.close)
+        self._end = weakref.finalize(self, _end, loop, fetcher, self._image_threads)
 
     @classmethod
     def load(
         cls,
-        which: Which | str | Path,
+        which: Which | str | Path | None,
         runtime: RuntimeConfig,
         *,
         in_situ_quant: str | int | None = None,
         chat_template: str | None = None,
         token_source: str = "cache",
         progress: Progress | None = None,
+        images: ImageAccess | None = None,
+        pan_and_scan: bool | None = None,
     ) -> ModelHost:
         """Read the files and start the engine.
 
+        which: None for the small vision model that ostro carries along.
+        images: what requests may name as images; None for all that this process can read and reach.
+        pan_and_scan: whether oblong images are also shown in crops when a request does not say; None for what
+            the model's files say.
         chat_template: Jinja text instead of the model's own template.
         token_source: where a hub token comes from, `literal:<v> | env:<v> | path:<v> | cache | none`.
         Errors: ModelError for the files; InvalidParameter or UnsupportedField for the arguments.
         """
-        source = Which.of(which).source()
+        source = (Which.demo() if which is None else Which.of(which)).source()
         if in_situ_quant is not None:
             raise UnsupportedField(
                 f"in_situ_quant {isq_name(in_situ_quant)} is not offered by this version of ostro; "
@@ -120,6 +134,7 @@ class ModelHost:
         checkpoint = open_checkpoint(
             source.model,
             gguf_file=source.gguf_file,
+            mmproj_file=source.mmproj_file,
             tokenizer_json=source.tokenizer_json,
             tok_model_id=source.tok_model_id,
             revision=source.revision,
@@ -135,6 +150,7 @@ class ModelHost:
         config = checkpoint.config
         ops = CpuOps(runtime.threads, runtime.isa, runtime.compute)
         tokenizer = load_tokenizer(checkpoint.tokenizer)
+        fetcher = None if config.vision is None else _image_fetcher(images)
         stop_ids = _stop_ids(checkpoint, tokenizer)
         engine = Engine(
             Gemma3.load(checkpoint, ops),
@@ -153,12 +169,19 @@ class ModelHost:
                 tokenizer,
                 chat_template=chat_template or checkpoint.chat_template,
                 bos_id=config.bos_token_id,
+                pad_id=config.pad_token_id,
                 vocab_size=config.vocab_size,
+                vision=config.vision,
+                fetcher=fetcher,
+                pan_and_scan=checkpoint.pan_and_scan
+                if pan_and_scan is None
+                else dataclasses.replace(checkpoint.pan_and_scan, enabled=pan_and_scan),
             ),
             defaults=checkpoint.generation,
             context_length=engine.stats().longest,
             loop=EngineLoop(engine),
             hardware=ops.describe(),
+            fetcher=fetcher,
         )
         trim_heap()
         return host
@@ -170,7 +193,8 @@ class ModelHost:
         """
         request.check()
         sampling = request.to_sampling(self.defaults, vocab_size=self.config.vocab_size)
-        prompt = self._fitted(self.prompts.chat(request.messages), sampling, request.truncate_sequence)
+        prompt = self.prompts.chat(request.messages, pan_and_scan=request.pan_and_scan)
+        prompt = self._fitted(prompt, sampling, request.truncate_sequence)
         answer = ChatAnswer(
             self.name,
             self.tokenizer,
@@ -206,6 +230,10 @@ class ModelHost:
         self._submit(answer, [prompt for prompt in prompts for _ in range(drawn)], sampling, drawn, deliver)
         return answer
 
+    def threads_for(self, messages: Messages | None) -> ThreadPoolExecutor | None:
+        """Where a conversation should be started from an event loop; None for the loop's own threads."""
+        return self._image_threads if has_parts_beside_text(messages) else None
+
     def tokenize(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
         """Ids of a raw text (control tokens in it are parsed), with `<bos>` in front if asked for."""
         if not isinstance(text, str):
@@ -213,6 +241,15 @@ class ModelHost:
         if add_special_tokens:
             return list(self.prompts.completion(text).token_ids)
         return self.tokenizer.encode(text, control=True)
+
+    def tokenize_chat(self, messages: Messages) -> list[int]:
+        """Ids of a conversation as the model would read it; an image is a run of its soft tokens."""
+        prompt = self.prompts.chat(messages)
+        ids = list(prompt.token_ids)
+        if self.config.image_token_id is not None:
+            for span in prompt.images:
+                ids[span.start : span.start + span.length] = [self.config.image_token_id] * span.length
+        return ids
 
     def detokenize(self, tokens: Iterable[int], *, skip_special_tokens: bool = True) -> str:
         """The text of token ids; without control tokens if asked for."""
@@ -298,3 +335,16 @@ def _banned_ids(tokenizer: Tokenizer, rows: int, stop_ids: Sequence[int]) -> lis
     """Ids that must never be generated: other control tokens and rows of the table beyond the vocabulary."""
     beyond = range(tokenizer.vocab_size, rows)
     return sorted({*tokenizer.control.ids.values(), *beyond}.difference(stop_ids))
+
+
+def _image_fetcher(images: ImageAccess | None) -> ImageFetcher:
+    from ostro.prompt.fetch import IN_PROCESS, ImageFetcher
+
+    return ImageFetcher(IN_PROCESS if images is None else images)
+
+
+def _end(loop: SequenceLoop, fetcher: ImageFetcher | None, image_threads: ThreadPoolExecutor) -> None:
+    if fetcher is not None:
+        fetcher.close()
+    image_threads.shutdown(wait=False, cancel_futures=True)
+    loop.close()

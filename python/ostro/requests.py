@@ -6,6 +6,7 @@ Requests are checked when they are made and again when they are sent.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -15,7 +16,7 @@ from ostro.sampling import MAX_CHOICES, MAX_LOGPROBS, SamplingFields, flag, inte
 from ostro.types import GenerationDefaults
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
 
 Messages: TypeAlias = "str | Sequence[Mapping[str, Any]]"
 PromptInput: TypeAlias = "str | Sequence[str] | Sequence[int] | Sequence[Sequence[int]]"
@@ -113,6 +114,7 @@ class ChatCompletionRequest(SamplingFields):
     ignore_eos: bool = False
     adapter: Any = field(default=None, kw_only=True)
     seed: int | None = field(default=None, kw_only=True)
+    pan_and_scan: bool | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         self.check()
@@ -128,6 +130,8 @@ class ChatCompletionRequest(SamplingFields):
         integer("n_choices", self.n_choices, low=1, high=MAX_CHOICES)
         flag("stream", self.stream)
         flag("truncate_sequence", self.truncate_sequence)
+        if self.pan_and_scan is not None:
+            flag("pan_and_scan", self.pan_and_scan)
         self.to_sampling(GenerationDefaults())
 
     def wanted_logprobs(self) -> int | None:
@@ -234,6 +238,19 @@ class CompletionRequest(SamplingFields):
                     f"prompt[{index}] must be a string or a list of token ids", param=f"prompt[{index}]"
                 )
         return singles
+
+
+def has_parts_beside_text(messages: Messages | None) -> bool:
+    """Whether a message has content that must be fetched; unsound messages are judged elsewhere."""
+    if messages is None or isinstance(messages, str):
+        return False
+    contents = (message.get("content") for message in messages if isinstance(message, Mapping))
+    return any(
+        not (isinstance(part, Mapping) and part.get("type") == "text")
+        for content in contents
+        if isinstance(content, (list, tuple))
+        for part in content
+    )
 
 
 def _is_ids(values: Sequence[Any]) -> bool:

@@ -10,9 +10,10 @@ from ostro.config import RuntimeConfig
 from ostro.errors import InvalidParameter, UnsupportedField
 from ostro.host import DEFAULT_NAME, ModelHost
 from ostro.isq_names import isq_name
-from ostro.sampling import integer
+from ostro.sampling import flag, integer
 from ostro.streams import Stream
 from ostro.template_source import read_chat_template
+from ostro.which import DEMO_MODEL
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
     from ostro.config import Compute
     from ostro.loading.checkpoint import Progress
+    from ostro.prompt.fetch import ImageAccess
     from ostro.requests import ChatCompletionRequest, CompletionRequest
     from ostro.responses import (
         ChatCompletionChunkResponse,
@@ -93,13 +95,14 @@ class LoadedModel:
         max_waiting: int = 1024,
         kv_bytes: int | None = None,
         progress: Progress | None = None,
+        images: ImageAccess | None = None,
+        pan_and_scan: bool | None = None,
+        image_cache_bytes: int | None = None,
         **others: Any,
     ) -> None:
         if which is None:
-            raise InvalidParameter(
-                "which: say what to load, for example Runner(Which.GGUF('folder', 'model.gguf')), "
-                "Runner(Which.Plain('google/gemma-3-1b-it')), or just Runner('model.gguf')",
-                param="which",
+            logger.warning(
+                "no model is named: this is %s, a small one that knows generated pictures", DEMO_MODEL
             )
         without_effect = {"no_kv_cache": no_kv_cache, "prefix_cache_n": prefix_cache_n != 16}
         _judge(without_effect, others)
@@ -117,6 +120,7 @@ class LoadedModel:
             or RuntimeConfig().prefill_chunk,
             kv_bytes=integer("kv_bytes", kv_bytes, low=1),
             seed=integer("seed", seed, low=0, high=2**64 - 1),
+            image_cache_bytes=_cache_bytes(which, image_cache_bytes),
         )
         self._host = ModelHost.load(
             which,
@@ -125,6 +129,8 @@ class LoadedModel:
             chat_template=None if template is None else read_chat_template(template),
             token_source=token_source,
             progress=progress,
+            images=images,
+            pan_and_scan=None if pan_and_scan is None else flag("pan_and_scan", pan_and_scan),
         )
 
     @classmethod
@@ -166,13 +172,17 @@ class LoadedModel:
 class Runner(LoadedModel):
     """A loaded model that answers requests; many threads may share it and are batched together.
 
-    which: `Which.*`, a path or a hub id. max_seqs: sequences generated side by side; more wait for a place.
+    which: `Which.*`, a path or a hub id; None for the small vision model that ostro carries along.
+    max_seqs: sequences generated side by side; more wait for a place.
     token_source: where a hub token comes from, `literal:<v> | env:<v> | path:<v> | cache | none`.
     chat_template, jinja_explicit: Jinja text, or a .jinja or .json file, instead of the model's own template.
     in_situ_quant: a number format's name or bits. seed: makes requests that bring no seed repeatable, too.
     context_length (pa_ctxt_len): at most what the model was trained for. prompt_batchsize: tokens a step.
     threads: None for all this process may use. compute: "f32" leaves activations and KV cache unquantized.
     max_waiting: requests beyond it are refused with Overloaded. kv_bytes: ceiling of the KV cache.
+    images: what requests may name as images (`ostro.ImageAccess`); None for all that this process can read
+    and reach. pan_and_scan: show oblong images in crops as well unless a request says otherwise.
+    image_cache_bytes: of encoded images kept for later requests.
     Other arguments of mistral.rs are accepted: those that ask for what is not offered raise UnsupportedField
     when set, those that tune what ostro does not have (no_paged_attn ...) are named in a log line.
 
@@ -227,6 +237,14 @@ class Runner(LoadedModel):
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _cache_bytes(which: object, given: int | None) -> int:
+    """The newer Which.MultimodalPlain and Which.GGUF of mistral.rs can say it, too."""
+    if given is None:
+        given = getattr(which, "encoder_cache_memory_bytes", None)
+    wanted = integer("image_cache_bytes", given, low=0)
+    return RuntimeConfig().image_cache_bytes if wanted is None else wanted
 
 
 def _judge(without_effect: dict[str, bool], others: dict[str, Any]) -> None:

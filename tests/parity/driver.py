@@ -12,7 +12,7 @@ from ostro.ops.batch import Batch, LayerKind
 from ostro.ops.protocol import PAGE_SIZE, MatrixT, StoreT
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -22,12 +22,24 @@ if TYPE_CHECKING:
 
 @dataclass
 class Text:
-    """One sequence: its ids, how many have been run, and where its pages are."""
+    """One sequence: its ids, how many have been run, and where its pages are.
+
+    images: rows of each image, by the position of its first row.
+    """
 
     ids: Sequence[int]
+    images: Mapping[int, NDArray[np.float32]] = field(default_factory=dict)
     done: int = 0
     pages: dict[LayerKind, list[int]] = field(default_factory=dict)
     logits: list[NDArray[np.float32]] = field(default_factory=list)
+
+    def whole(self, count: int) -> int:
+        """How many tokens to run if it should be `count`, but no image may be cut."""
+        end = self.done + count
+        for start, rows in self.images.items():
+            if start < end < start + len(rows):
+                return start + len(rows) - self.done
+        return count
 
 
 class Driver:
@@ -53,13 +65,24 @@ class Driver:
             positions += range(text.done, text.done + count)
             starts.append(len(ids))
         at = np.array(positions, np.int32)
+        key_ends = at + np.int32(1)
+        rows: list[NDArray[np.float32]] = []
+        places: list[NDArray[np.int32]] = []
+        for (text, count), base in zip(work, starts, strict=False):
+            for first, image in text.images.items():
+                if text.done <= first < text.done + count:
+                    places.append(np.arange(len(image), dtype=np.int32) + np.int32(base + first - text.done))
+                    key_ends[places[-1]] = first + len(image)
+                    rows.append(image)
         batch = Batch(
             token_ids=np.array(ids, np.int32),
             positions=at,
             row_starts=np.array(starts, np.int32),
-            key_ends=at + np.int32(1),
+            key_ends=key_ends,
             page_tables={kind: self._tables(kind, work) for kind in self.free},
             wanted=np.arange(len(ids), dtype=np.int32),
+            image_rows=np.concatenate(rows) if rows else None,
+            image_at=np.concatenate(places) if rows else None,
         )
         logits = self.forward(batch)
         for (text, count), start in zip(work, starts, strict=False):
@@ -80,12 +103,17 @@ class Driver:
 
 
 def run(
-    model: Gemma3[MatrixT], ops: Ops[MatrixT, StoreT], ids: Sequence[int], chunks: Sequence[int]
+    model: Gemma3[MatrixT],
+    ops: Ops[MatrixT, StoreT],
+    ids: Sequence[int],
+    chunks: Sequence[int],
+    images: Mapping[int, NDArray[np.float32]] | None = None,
 ) -> NDArray[np.float32]:
     """Logits [n, V] of one sequence, prefilled in the given chunks (the last size repeats)."""
-    driver, text = Driver(model, ops), Text(ids)
+    driver, text = Driver(model, ops), Text(ids, images or {})
     for i in range(len(ids)):
         if text.done == len(ids):
             break
-        driver.step([(text, min(chunks[min(i, len(chunks) - 1)], len(ids) - text.done))])
+        count = text.whole(min(chunks[min(i, len(chunks) - 1)], len(ids) - text.done))
+        driver.step([(text, count)])
     return np.concatenate(text.logits)

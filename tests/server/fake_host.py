@@ -76,7 +76,7 @@ class FakePrompts:
     def __init__(self, tokenizer: FakeTokenizer) -> None:
         self._tokenizer = tokenizer
 
-    def chat(self, messages: Any) -> Prompt:
+    def chat(self, messages: Any, *, pan_and_scan: bool | None = None) -> Prompt:
         if isinstance(messages, str):
             messages = [{"role": "user", "content": messages}]
         if not messages:

@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 
 import ostro
@@ -184,10 +185,11 @@ def test_keep_tail() -> None:
     assert cut.token_ids == (BOS, *range(151, 200))
     assert len(keep_tail(prompt, 60, None).token_ids) == 30
     assert len(keep_tail(prompt, 60, 10_000).token_ids) == 30
-    images = (ImageSpan(2, 10, b"a"), ImageSpan(50, 10, b"b"), ImageSpan(70, 10, b"c"))
+    pixels = np.zeros((1, 1, 3), np.uint8)
+    images = tuple(ImageSpan(start, 10, bytes([start]), pixels) for start in (2, 50, 70))
     cut = keep_tail(Prompt(prompt.token_ids, images), 60, 10)
     assert cut.token_ids == (BOS, *prompt.token_ids[60:])
-    assert cut.images == (ImageSpan(11, 10, b"c"),)
+    assert cut.images == (ImageSpan(11, 10, bytes([70]), pixels),)
     assert prompt.token_ids[70:80] == cut.token_ids[11:21]
 
 

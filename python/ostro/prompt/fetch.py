@@ -82,6 +82,15 @@ class ImageFetcher:
         self._decoding = threading.BoundedSemaphore(_DECODES_AT_ONCE)
         self._http: HttpReader | None = None
 
+    def check_count(self, wheres: Sequence[str]) -> None:
+        """ImageTooLarge when one request has images at more places than the limits allow."""
+        if len(wheres) > self._limits.max_images:
+            where = wheres[self._limits.max_images]
+            raise ImageTooLarge(
+                f"{where}: the request has {len(wheres)} images; at most {self._limits.max_images} are read",
+                param=where,
+            )
+
     def fetch_all(self, sources: Sequence[ImageSource], wheres: Sequence[str]) -> list[PIL.Image.Image]:
         """The pictures, RGB and upright, in the order of their sources; blocks until all are there.
 
@@ -89,12 +98,7 @@ class ImageFetcher:
             name it. A string is a URL (http, https, file, data), a path, or base64.
         The first error ends the call; what else was under way is given up. Errors under BadImage.
         """
-        if len(sources) > self._limits.max_images:
-            where = wheres[self._limits.max_images]
-            raise ImageTooLarge(
-                f"{where}: the request has {len(sources)} images; at most {self._limits.max_images} are read",
-                param=where,
-            )
+        self.check_count(wheres)
         if not sources:
             return []
         from ostro.prompt.decode import PixelBudget

@@ -67,6 +67,8 @@ class ImageReader:
         pan_and_scan: also show crops of oblong images; None for what the model's files say.
         RequestError if an image cannot be had or the vocabulary has no image markers.
         """
+        # Also those that are given twice: each takes its place in the prompt.
+        self._fetcher.check_count([image.where for image in images])
         begin, end = (_marker(control, text) for text in ("<start_of_image>", "<end_of_image>"))
         wanted = self._pan.enabled if pan_and_scan is None else pan_and_scan
         views = self._views(images, replace(self._pan, enabled=True) if wanted else None)

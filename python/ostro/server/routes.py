@@ -30,6 +30,7 @@ from ostro.server.sse import EventStream
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from concurrent.futures import Executor
 
     from ostro.answers import Answer
     from ostro.host import ModelHost
@@ -52,15 +53,18 @@ def build_router(host: ModelHost, *, max_body_bytes: int, keep_alive: float) -> 
         return await asyncio.to_thread(parse, kind, raw)
 
     async def answer(
-        request: Request, body: GenerationBody, start: Callable[[Deliver], Answer[Any, Any]]
+        request: Request,
+        body: GenerationBody,
+        start: Callable[[Deliver], Answer[Any, Any]],
+        threads: Executor | None = None,
     ) -> Response:
         async def whole() -> Answered:
-            async with await AsyncStream.open(start) as stream:
+            async with await AsyncStream.open(start, threads) as stream:
                 response: Answered = await stream.response()
                 return response
 
         if body.stream:
-            stream = await AsyncStream.open(start)
+            stream = await AsyncStream.open(start, threads)
             return EventStream(stream, include_usage=body.include_usage(), keep_alive=keep_alive)
         try:
             return JSONResponse((await while_connected(request, whole())).model_dump())
@@ -72,7 +76,8 @@ def build_router(host: ModelHost, *, max_body_bytes: int, keep_alive: float) -> 
         """Answer a conversation."""
         body = await read(ChatBody, request)
         host.check_name(body.model or DEFAULT_NAME)
-        return await answer(request, body, partial(host.start_chat, body.to_request()))
+        threads = host.threads_for(body.messages)
+        return await answer(request, body, partial(host.start_chat, body.to_request()), threads)
 
     @router.post("/v1/completions", openapi_extra=_speaks(CompletionBody, "CompletionResponse"))
     async def completions(request: Request) -> Response:
@@ -98,13 +103,8 @@ def build_router(host: ModelHost, *, max_body_bytes: int, keep_alive: float) -> 
         """Token ids of a text or of messages."""
         body = await read(TokenizeBody, request)
         host.check_name(body.model or DEFAULT_NAME)
-        if (body.text is None) == (body.messages is None):
-            raise InvalidParameter("give either text or messages", param="text")
-        if body.text is not None:
-            work = partial(host.tokenize, body.text, add_special_tokens=body.add_special_tokens)
-        else:
-            work = partial(_chat_ids, host, body.messages)
-        tokens = await asyncio.to_thread(work)
+        loop = asyncio.get_running_loop()
+        tokens = await loop.run_in_executor(host.threads_for(body.messages), _tokenizing(host, body))
         return JSONResponse({"tokens": tokens, "count": len(tokens), "max_model_len": host.context_length})
 
     @router.post("/detokenize", openapi_extra=_speaks(DetokenizeBody))
@@ -138,6 +138,14 @@ def build_router(host: ModelHost, *, max_body_bytes: int, keep_alive: float) -> 
     return router
 
 
+def _tokenizing(host: ModelHost, body: TokenizeBody) -> Callable[[], list[int]]:
+    if (body.text is None) == (body.messages is None):
+        raise InvalidParameter("give either text or messages", param="text")
+    if body.text is None:
+        return partial(host.tokenize_chat, body.messages)
+    return partial(host.tokenize, body.text, add_special_tokens=body.add_special_tokens)
+
+
 def _speaks(body: type[Body], response: str | None = None) -> dict[str, Any]:
     """OpenAPI of a route that reads its body itself."""
     spoken: dict[str, Any] = {"requestBody": {"required": True, "content": _json_of(body.__name__)}}
@@ -159,7 +167,3 @@ def _model_entry(host: ModelHost, name: str) -> dict[str, Any]:
         "root": host.name,
         "max_model_len": host.context_length,
     }
-
-
-def _chat_ids(host: ModelHost, messages: Any) -> list[int]:
-    return list(host.prompts.chat(messages).token_ids)

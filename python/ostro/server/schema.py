@@ -177,6 +177,7 @@ class ChatBody(GenerationBody):
     max_completion_tokens: int | None = Field(None, description="Newer name of max_tokens.")
     logprobs: bool | None = None
     top_logprobs: int | None = Field(None, description="0..20, together with logprobs.")
+    pan_and_scan: bool | None = Field(None, description="Show oblong images in crops as well (ostro only).")
 
     def to_request(self) -> ChatCompletionRequest:
         """The same in the terms of the Python API; RequestError under HTTP's field names."""
@@ -184,7 +185,13 @@ class ChatBody(GenerationBody):
         if self.max_completion_tokens is not None:
             shared["max_tokens"] = self.max_completion_tokens
         logprobs = {"logprobs": bool(self.logprobs), "top_logprobs": self.top_logprobs}
-        return _built(ChatCompletionRequest, messages=self.messages, **shared, **logprobs)
+        return _built(
+            ChatCompletionRequest,
+            messages=self.messages,
+            pan_and_scan=self.pan_and_scan,
+            **shared,
+            **logprobs,
+        )
 
 
 class CompletionBody(GenerationBody):

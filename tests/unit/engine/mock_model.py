@@ -12,7 +12,7 @@ import numpy as np
 
 from ostro.config import RuntimeConfig
 from ostro.engine.engine import Engine
-from ostro.ops.protocol import PAGE_SIZE
+from ostro.ops.protocol import PAGE_SIZE, StoreT
 from ostro.types import Event, ImageSpan, Prompt, Sampling
 
 if TYPE_CHECKING:
@@ -105,7 +105,9 @@ class MockVision:
         self.slices = 0
         self.fail_on: set[int] = set()
 
-    def encode(self, pixels: NDArray[np.uint8], ops: MockOps) -> Generator[None, None, NDArray[np.float32]]:
+    def encode(
+        self, pixels: NDArray[np.uint8], ops: Ops[Matrix, StoreT]
+    ) -> Generator[None, None, NDArray[np.float32]]:
         self.begun += 1
         for _ in range(self.steps):
             self.slices += 1
