@@ -18,6 +18,9 @@ from ostro.errors import InvalidParameter, UnsupportedField
 
 FileNames = str | Sequence[str]
 
+DEMO_MODEL = "ostro-demo-vision"
+"""The name by which the model inside the package is opened."""
+
 
 class MultimodalArchitecture(Enum):
     """Model families; ostro knows one."""
@@ -51,6 +54,7 @@ class CheckpointSource:
 
     model: str
     gguf_file: str | None = None
+    mmproj_file: str | None = None
     tokenizer_json: Path | None = None
     tok_model_id: str | None = None
     revision: str | None = None
@@ -58,7 +62,10 @@ class CheckpointSource:
 
 
 class Which(ABC):
-    """Base of the four ways to name a model; they are used as `Which.Plain(...)` and so on."""
+    """Base of the four ways to name a model; they are used as `Which.Plain(...)` and so on.
+
+    `Which.demo()` is the small vision model that comes with the package.
+    """
 
     Plain: ClassVar[type[Plain]]
     GGUF: ClassVar[type[GGUF]]
@@ -68,6 +75,11 @@ class Which(ABC):
     @abstractmethod
     def source(self) -> CheckpointSource:
         """Where to load from."""
+
+    @staticmethod
+    def demo() -> Which:
+        """The small vision model that comes with the package (ostro only)."""
+        return MultimodalPlain(DEMO_MODEL)
 
     @staticmethod
     def of(model: Which | str | Path) -> Which:
@@ -83,7 +95,7 @@ class Which(ABC):
 
 @dataclass(frozen=True)
 class Plain(Which):
-    """A Hugging Face folder or hub id, or a path to a GGUF file, used for text.
+    """A Hugging Face folder or hub id, or a path to a GGUF file.
 
     tokenizer_json: path of another tokenizer. hf_cache_path: where hub files are kept.
     revision: branch, tag or commit on the hub (ostro only).
@@ -115,10 +127,10 @@ class Plain(Which):
 
 @dataclass(frozen=True)
 class MultimodalPlain(Which):
-    """A model that may see images, by mistral.rs's newer and older (`VisionPlain`) name; text only for now.
+    """A model that may see images, by mistral.rs's newer and older (`VisionPlain`) name.
 
-    Arguments as in Plain. max_edge, encoder_cache_memory_bytes: accepted, without effect for Gemma 3's fixed
-    image size.
+    Arguments as in Plain. max_edge: accepted, without effect for Gemma 3's fixed image size.
+    encoder_cache_memory_bytes: of encoded images that are kept for later requests.
     """
 
     model_id: str
@@ -153,6 +165,9 @@ class GGUF(Which):
 
     quantized_model_id: folder or hub id. quantized_filename: the file's name, or the names of a split file.
     tok_model_id: folder or hub id whose tokenizer is used instead of the file's own.
+    mmproj_filename: the file with the image half, a name in the same folder or repository, or a path. Without
+        it, the only mmproj file beside the model is used.
+    max_edge: accepted, without effect. encoder_cache_memory_bytes: as in MultimodalPlain.
     max_adapters, max_rank, max_bytes: limits of adapters, which are not offered; accepted.
     """
 
@@ -180,12 +195,14 @@ class GGUF(Which):
     def __post_init__(self) -> None:
         _check(self, "quantized_model_id")
         self._file()
+        self._mmproj()
 
     def source(self) -> CheckpointSource:
         """Where to load from."""
         return CheckpointSource(
             str(self.quantized_model_id),
             gguf_file=self._file(),
+            mmproj_file=self._mmproj(),
             tokenizer_json=_path(self.tokenizer_json),
             tok_model_id=self.tok_model_id,
             revision=self.revision,
@@ -210,6 +227,17 @@ class GGUF(Which):
             )
         return min(files)
 
+    def _mmproj(self) -> str | None:
+        names = self.mmproj_filename
+        if names is None or names in ([], ()):
+            return None
+        files = list(names) if isinstance(names, (list, tuple)) else [names]
+        if len(files) != 1 or not isinstance(files[0], str) or not files[0]:
+            raise InvalidParameter(
+                f"mmproj_filename must name one file, got {names!r}", param="mmproj_filename"
+            )
+        return files[0]
+
 
 Which.Plain = Plain
 Which.GGUF = GGUF
@@ -225,7 +253,6 @@ _NOT_OFFERED = (
     "imatrix",
     "matformer_config_path",
     "matformer_slice_name",
-    "mmproj_filename",
     "adapters",
 )
 

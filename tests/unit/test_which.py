@@ -7,7 +7,9 @@ import pytest
 
 from ostro.errors import InvalidParameter, UnsupportedField
 from ostro.isq_names import IsqType, isq_name
+from ostro.loading import demo
 from ostro.which import (
+    DEMO_MODEL,
     Architecture,
     CheckpointSource,
     IsqOrganization,
@@ -91,10 +93,29 @@ def test_what_is_not_offered(name: str, value: Any) -> None:
     assert caught.value.param == name
 
 
-@pytest.mark.parametrize(("name", "value"), [("mmproj_filename", "mm.gguf"), ("adapters", ["a"])])
-def test_what_is_not_offered_for_gguf(name: str, value: Any) -> None:
-    with pytest.raises(UnsupportedField, match=f"^{name} is not offered"):
-        Which.GGUF("folder", "model.gguf", **{name: value})
+def test_what_is_not_offered_for_gguf() -> None:
+    with pytest.raises(UnsupportedField, match=r"^adapters is not offered"):
+        Which.GGUF("folder", "model.gguf", adapters=["a"])
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [(None, None), ([], None), ("mmproj.gguf", "mmproj.gguf"), (["mmproj.gguf"], "mmproj.gguf")],
+)
+def test_the_file_of_the_image_half(given: Any, expected: str | None) -> None:
+    assert Which.GGUF("folder", "model.gguf", mmproj_filename=given).source().mmproj_file == expected
+
+
+@pytest.mark.parametrize("given", ["", ["a.gguf", "b.gguf"], [None], [""], 5])
+def test_image_halves_of_several_files(given: Any) -> None:
+    with pytest.raises(InvalidParameter, match=r"^mmproj_filename must name one file, got ") as caught:
+        Which.GGUF("folder", "model.gguf", mmproj_filename=given)
+    assert caught.value.param == "mmproj_filename"
+
+
+def test_the_model_inside_the_package() -> None:
+    assert DEMO_MODEL == demo.DEMO_MODEL
+    assert Which.demo().source() == CheckpointSource(DEMO_MODEL)
 
 
 def test_bad_values() -> None:

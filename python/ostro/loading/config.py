@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -92,3 +93,31 @@ def check_heads(fields: Fields, config: Gemma3Config) -> None:
         )
     if config.head_dim % 2:
         fields.fail("head dimension", f"({config.head_dim}) is odd, so rotary embedding has no pairs")
+
+
+def check_vision(fields: Fields, vision: VisionConfig) -> None:
+    """BadConfig unless the image can be cut into patches, these into heads and pooled into square tokens."""
+    if vision.num_channels != 3:
+        fields.fail("channels", f"({vision.num_channels}) of images must be 3: red, green and blue")
+    if vision.image_size % vision.patch_size:
+        fields.fail(
+            "image size", f"({vision.image_size}) is not a multiple of the patch size ({vision.patch_size})"
+        )
+    if vision.hidden_size % vision.num_attention_heads:
+        fields.fail(
+            "hidden size",
+            f"({vision.hidden_size}) cannot be divided among {vision.num_attention_heads} attention heads",
+        )
+    side = math.isqrt(vision.tokens_per_image)
+    if side * side != vision.tokens_per_image or vision.grid % side:
+        fields.fail(
+            "tokens per image",
+            f"({vision.tokens_per_image}) must be a square number whose root divides the {vision.grid} "
+            "patches along one side of an image",
+        )
+
+
+def check_deviations(fields: Fields, name: str, std: tuple[float, float, float]) -> None:
+    """BadConfig unless pixels can be divided by them."""
+    if min(std) < 1e-6:
+        fields.fail(name, f"must be above zero, not {list(std)}")

@@ -101,6 +101,17 @@ class Fields:
             self._wrong(name, "a list", value)
         return value
 
+    def channels(self, name: str, default: float | None = None) -> tuple[float, float, float]:
+        """Three numbers, one per colour channel, each at most 1e6 in size; `default` stands for all three."""
+        value = self.list(name) if name in self or default is None else [default] * 3
+        if len(value) != 3 or not all(
+            isinstance(number, (int, float)) and not isinstance(number, bool) and abs(number) <= 1e6
+            for number in value
+        ):
+            self._wrong(name, "three numbers", value)
+        red, green, blue = map(float, value)
+        return red, green, blue
+
     def token_ids(self, name: str) -> tuple[int, ...]:
         """A token id or a list of them; empty when absent."""
         value = self._get(name, [])

@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import logging
 import re
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ostro.errors import BadTensor, CorruptFile, UnknownTensor
 from ostro.loading import gguf_config
 from ostro.loading.checkpoint import Checkpoint
+from ostro.loading.combined import norm_offset, parse_combined
 from ostro.loading.fields import Fields
 from ostro.loading.gguf import GgufFile
 from ostro.loading.gguf_vocabulary import parse_vocabulary
 from ostro.loading.names import from_gguf
-from ostro.loading.shapes import check_text_tensors
+from ostro.loading.shapes import check_text_tensors, check_vision_tensors
+from ostro.loading.vision_names import PROJECTOR_NORM
 from ostro.ops.tensor import Tensor
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from ostro.loading.config import Gemma3Config
+
+logger = logging.getLogger(__name__)
 
 PART = re.compile(r"(?P<stem>.*)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf", re.DOTALL | re.ASCII)
 MAX_PARTS = 1024
@@ -50,16 +56,28 @@ def open_gguf(path: Path, *, name: str, tokenizer: Path | None = None) -> Checkp
                 raise UnknownTensor(f"{source}: both {tensor.name!r} and {text[canonical].name!r} are there")
             text[canonical] = part
     check_text_tensors(text, config, renaming, source)
-    template = Fields(source, first.metadata).text("tokenizer.chat_template", "")
+    fields = Fields(source, first.metadata)
+    vision = parse_combined(fields)
+    vision_tensors: dict[str, Tensor] = {}
+    if vision is not None and not renaming.vision:
+        logger.warning("%s: text only, since the tensors of its gemma3.vision keys are not there", source)
+        vision = None
+    if vision is not None:
+        vision_tensors = {canonical: stored[own] for canonical, own in renaming.vision.items()}
+        check_vision_tensors(vision_tensors, vision, config.hidden_size, renaming, source)
+    elif renaming.vision:
+        logger.warning("%s: text only: tensors that read images are there, but no gemma3.vision keys", source)
+    template = fields.text("tokenizer.chat_template", "")
     checkpoint = Checkpoint(
         name=name,
-        config=config,
+        config=replace(config, vision=vision),
         tensors=text,
         norm_offset=0.0,
         tokenizer=tokenizer or parse_vocabulary(first.metadata, config.vocab_size, source),
         chat_template=template or None,
         generation=gguf_config.parse_generation(first.metadata, source),
-        vision_tensors={canonical: stored[own] for canonical, own in renaming.vision.items()},
+        vision_tensors=vision_tensors,
+        projector_norm_offset=norm_offset(vision_tensors[PROJECTOR_NORM]) if vision_tensors else 1.0,
     )
     for file in (first, *others):
         file.unload_metadata()

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import logging
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ostro.errors import CorruptFile
 from ostro.loading.chat_template import read_chat_template
 from ostro.loading.checkpoint import Checkpoint
+from ostro.loading.config import PanAndScan
 from ostro.loading.fields import Fields, read_json
 from ostro.loading.hf_config import parse_config, parse_generation
+from ostro.loading.hf_vision import read_processor
 from ostro.loading.layout import TOKENIZER
 from ostro.loading.names import from_hugging_face
 from ostro.loading.safetensors import read_safetensors
-from ostro.loading.shapes import check_text_tensors
+from ostro.loading.shapes import check_text_tensors, check_vision_tensors
 from ostro.types import GenerationDefaults
 
 if TYPE_CHECKING:
@@ -20,6 +24,9 @@ if TYPE_CHECKING:
 
     from ostro.loading.layout import HuggingFaceLayout
     from ostro.loading.safetensors import Stored
+    from ostro.ops.tensor import Tensor
+
+logger = logging.getLogger(__name__)
 
 
 def open_hugging_face(
@@ -36,15 +43,27 @@ def open_hugging_face(
     renaming = from_hugging_face(stored, source, tied=config.tie_word_embeddings)
     text = {canonical: stored[own].tensor() for canonical, own in renaming.text.items()}
     check_text_tensors(text, config, renaming, source)
+    vision, pan_and_scan = config.vision, PanAndScan()
+    vision_tensors: dict[str, Tensor] = {}
+    if vision is not None and not renaming.vision:
+        logger.warning("%s: text only, since the tensors of its vision_config are not there", source)
+        vision = None
+    if vision is not None:
+        vision, pan_and_scan = read_processor(folder, vision)
+        vision_tensors = {canonical: stored[own].tensor() for canonical, own in renaming.vision.items()}
+        check_vision_tensors(vision_tensors, vision, config.hidden_size, renaming, source)
+    elif renaming.vision:
+        logger.warning("%s: text only: tensors that read images are there, but no vision_config", source)
     return Checkpoint(
         name=name,
-        config=config,
+        config=replace(config, vision=vision),
         tensors=text,
         norm_offset=1.0,
         tokenizer=tokenizer or own_tokenizer(folder),
         chat_template=read_chat_template(folder),
         generation=read_generation(folder),
-        vision_tensors={canonical: stored[own].tensor() for canonical, own in renaming.vision.items()},
+        vision_tensors=vision_tensors,
+        pan_and_scan=pan_and_scan,
     )
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ostro.errors import UnsupportedModel
 from ostro.loading.config import Gemma3Config, check_heads
 from ostro.loading.fields import Fields
+from ostro.loading.hf_vision import parse_vision
 from ostro.loading.layer_kinds import DEFAULT_PERIOD, MAX_LAYERS, listed, periodic
 from ostro.types import GenerationDefaults
 
@@ -59,6 +60,7 @@ def parse_config(values: Mapping[str, Any], source: str) -> Gemma3Config:
         pad_token_id=_inherited(text, top, "pad_token_id").integer("pad_token_id", 0, low=0),
         eos_token_ids=_inherited(top, text, "eos_token_id").token_ids("eos_token_id") or (1,),
         image_token_id=_image_token_id(top),
+        vision=parse_vision(top),
     )
     check_heads(text, config)
     return config

@@ -14,7 +14,7 @@ from ostro.errors import CorruptFile, GatedModel, HubError, ModelNotFound, Offli
 from ostro.loading.gguf_checkpoint import part_paths
 from ostro.loading.hf_checkpoint import shard_names
 from ostro.loading.hub_progress import bar_class
-from ostro.loading.layout import SIDE_FILES, TOKENIZER, GgufLayout, find_layout
+from ostro.loading.layout import SIDE_FILES, TOKENIZER, GgufLayout, find_layout, find_mmproj
 from ostro.loading.token_source import GRAMMAR, resolve_token
 
 if TYPE_CHECKING:
@@ -49,10 +49,18 @@ class HubRepository:
         self._cache_dir = cache_dir
         self._progress = progress
 
-    def model(self, gguf_file: str | None) -> Path:
-        """Get what `find_layout` chooses: a local folder, or a local GGUF file (the first of a split one)."""
-        folder, files = self._snapshot(lambda names: _model_files(names, gguf_file, self.repo_id))
-        return folder / files[0] if files[0].endswith(".gguf") else folder
+    def model(self, gguf_file: str | None, mmproj_file: str | Path | None = None) -> tuple[Path, Path | None]:
+        """Get what `find_layout` and `find_mmproj` choose.
+
+        Returns a local folder, or a local GGUF file (one of a split one), and the file with its image half.
+        """
+        folder, files = self._snapshot(
+            lambda names: _model_files(names, gguf_file, mmproj_file, self.repo_id)
+        )
+        if not _is_gguf(files[-1]):
+            return folder, None
+        mmproj = find_mmproj(files, GgufLayout(files[-1], ()), mmproj_file, self.repo_id)
+        return folder / files[-1], None if mmproj is None else folder / mmproj
 
     def tokenizer(self) -> Path:
         """A local folder with tokenizer.json and the small files beside it."""
@@ -127,8 +135,8 @@ class HubRepository:
                 {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
             )
             shards = _shards(folder, files)
-            if files[0].endswith(".gguf"):
-                part_paths(folder / files[0])
+            if _is_gguf(files[-1]):
+                part_paths(folder / files[-1])
         except (ModelNotFound, UnsupportedModel, CorruptFile):
             return None
         return (folder, files) if all((folder / shard).is_file() for shard in shards) else None
@@ -163,13 +171,20 @@ class HubRepository:
         raise HubError(f"{self.repo_id}: {constants.ENDPOINT} did not deliver: {_brief(error)}") from error
 
 
-def _model_files(names: Collection[str], gguf_file: str | None, repo_id: str) -> list[str]:
+def _model_files(
+    names: Collection[str], gguf_file: str | None, mmproj_file: str | Path | None, repo_id: str
+) -> list[str]:
     """Weights last: a copy that has its weights is complete."""
-    layout = find_layout(names, gguf_file, repo_id)
+    layout = find_layout([name for name in names if name != mmproj_file], gguf_file, repo_id)
+    mmproj = find_mmproj(names, layout, mmproj_file, repo_id)
     if isinstance(layout, GgufLayout):
-        return list(layout.files)
+        return [*(() if mmproj is None else (mmproj,)), *layout.files]
     index = () if layout.index is None else (layout.index,)
     return ["config.json", *(name for name in SIDE_FILES if name in names), *index, *layout.weights]
+
+
+def _is_gguf(name: str) -> bool:
+    return name.lower().endswith(".gguf")
 
 
 def _tokenizer_files(names: Collection[str], repo_id: str) -> list[str]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ostro.errors import BadConfig, ModelNotFound, UnsupportedModel
@@ -11,13 +13,15 @@ from ostro.loading.gguf_checkpoint import PART
 
 if TYPE_CHECKING:
     from collections.abc import Collection
-    from pathlib import Path
+
+logger = logging.getLogger(__name__)
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
 TOKENIZER = "tokenizer.json"
 SIDE_FILES = (
     "generation_config.json", TOKENIZER, "tokenizer_config.json", "chat_template.jinja", "chat_template.json",
+    "preprocessor_config.json", "processor_config.json",
 )  # fmt: skip
 """What a Hugging Face checkpoint may have beside config and weights, and ostro reads."""
 
@@ -56,15 +60,57 @@ def find_layout(names: Collection[str], gguf_file: str | None, where: str) -> Gg
         weights = _hugging_face(names)
         if weights is not None:
             return weights
-    # llama.cpp's convention; a file that breaks it is refused later, by its architecture.
-    models = {
-        name: layout for name, layout in candidates.items() if "mmproj" not in name.rpartition("/")[2].lower()
-    }
+    models = {name: layout for name, layout in candidates.items() if not _is_mmproj(name)}
     if len(models) > 1:
         raise BadConfig(f"{where} holds several GGUF models; choose one as gguf_file{_listing(models)}")
     for layout in (models or candidates).values():
         return layout
     raise UnsupportedModel(f"{where}: {_explain(names)}")
+
+
+def find_mmproj(
+    names: Collection[str],
+    model: GgufLayout | HuggingFaceLayout,
+    mmproj_file: str | Path | None,
+    where: str,
+) -> str | None:
+    """The file with the image half of a GGUF model, by file names alone; None if there is none in here.
+
+    mmproj_file: its name, or the path of a file that lies elsewhere. Without it, the only mmproj file in the
+    model's folder, or at the top if that folder has none; several give none, and a log line.
+    ModelNotFound when the name is not there, BadConfig for models that are not GGUF files.
+    """
+    if isinstance(model, HuggingFaceLayout):
+        if mmproj_file is not None:
+            raise BadConfig(f"{where} is no GGUF model, so mmproj_file ({mmproj_file}) has to be left out")
+        return None
+    if isinstance(mmproj_file, Path):
+        return None
+    found = sorted(name for name in names if name.lower().endswith(".gguf") and _is_mmproj(name))
+    if mmproj_file is not None:
+        if mmproj_file in names:
+            return mmproj_file
+        raise ModelNotFound(
+            f"{where} has no file {mmproj_file!r}: {', '.join(found[:40]) or 'there is no mmproj file in it'}"
+        )
+    if model.first in found:
+        return None
+    folder = model.first.rpartition("/")[0]
+    beside = [name for name in found if name.rpartition("/")[0] == folder] or [
+        name for name in found if "/" not in name
+    ]
+    if len(beside) > 1:
+        logger.warning(
+            "%s: text only, since it is not clear which file reads images; choose one as mmproj_file: %s",
+            where,
+            ", ".join(beside[:40]),
+        )
+    return beside[0] if len(beside) == 1 else None
+
+
+def _is_mmproj(name: str) -> bool:
+    """llama.cpp's convention; a file that breaks it is refused later, by its architecture."""
+    return "mmproj" in name.rpartition("/")[2].lower()
 
 
 def _listing(candidates: Collection[str]) -> str:

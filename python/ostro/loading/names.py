@@ -1,4 +1,4 @@
-"""The only place where tensors are renamed: every layout's names to the canonical ones.
+"""Tensors are renamed here and nowhere else: every layout's names to the canonical ones.
 
 Canonical are Hugging Face's names without prefix ("layers.3.mlp.up_proj.weight"). The image half has two
 prefixes: "vision." for the tower ("vision.encoder.layers.0.layer_norm1.bias") and "projector.".
@@ -11,9 +11,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from ostro.errors import MissingTensor, UnknownTensor
+from ostro.loading.vision_names import COMBINED, MMPROJ
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+    from ostro.loading.vision_names import VisionSpelling
 
 _GGUF_LAYER = {
     "attn_norm": "input_layernorm",
@@ -32,27 +35,6 @@ _GGUF_LAYER = {
 }
 _GGUF_TOP = {"token_embd": "embed_tokens", "output_norm": "norm", "output": "lm_head"}
 
-# Files with both halves in one, as Ollama writes them.
-_COMBINED_LAYER = {
-    "layer_norm1": "layer_norm1",
-    "layer_norm2": "layer_norm2",
-    "attn_q": "self_attn.q_proj",
-    "attn_k": "self_attn.k_proj",
-    "attn_v": "self_attn.v_proj",
-    "attn_output": "self_attn.out_proj",
-    "mlp.fc1": "mlp.fc1",
-    "mlp.fc2": "mlp.fc2",
-}
-_COMBINED_TOP = {
-    "v.patch_embedding.weight": "vision.embeddings.patch_embedding.weight",
-    "v.patch_embedding.bias": "vision.embeddings.patch_embedding.bias",
-    "v.position_embedding.weight": "vision.embeddings.position_embedding.weight",
-    "v.post_layernorm.weight": "vision.post_layernorm.weight",
-    "v.post_layernorm.bias": "vision.post_layernorm.bias",
-    "mm.mm_soft_emb_norm.weight": "projector.mm_soft_emb_norm.weight",
-    "mm.mm_input_projection.weight": "projector.mm_input_projection_weight",
-}
-
 _TEXT_PREFIXES = ("model.language_model.", "language_model.model.", "language_model.", "model.", "")
 _VISION_PREFIXES = (
     "model.vision_tower.vision_model.",
@@ -63,7 +45,6 @@ _VISION_PREFIXES = (
 _PROJECTOR_PREFIXES = ("model.multi_modal_projector.", "multi_modal_projector.")
 _HEADS = ("lm_head.weight", "language_model.lm_head.weight")
 _TEXT_PROBE = "embed_tokens.weight"
-_VISION_PROBE = "embeddings.patch_embedding.weight"
 
 _BUFFERS = re.compile(r"(^|\.)(rotary_emb(_local)?\.(\w+_)?inv_freq|embeddings\.position_ids)$")
 """Saved by some writers, computed from the configuration by every reader."""
@@ -75,15 +56,24 @@ _VISION_HEAD = "head."
 class Renaming:
     """Canonical name -> the file's own name, for both halves; a name in neither is to be ignored.
 
-    text_prefix: what Hugging Face files put before text names; None for GGUF files.
+    text_prefix, vision_prefix, projector_prefix: what Hugging Face files put before names; text_prefix is
+        None for GGUF files. spelling: of a GGUF file's image half.
     """
 
     text_prefix: str | None
     text: dict[str, str] = field(default_factory=dict)
     vision: dict[str, str] = field(default_factory=dict)
+    vision_prefix: str = _VISION_PREFIXES[0]
+    projector_prefix: str = _PROJECTOR_PREFIXES[0]
+    spelling: VisionSpelling = COMBINED
 
     def own_name(self, canonical: str) -> str:
-        """What the file would call a text tensor, whether it has it or not."""
+        """What the file would call a tensor, whether it has it or not."""
+        half, _, rest = canonical.partition(".")
+        if half in ("vision", "projector"):
+            if self.text_prefix is None:
+                return self.spelling.own(canonical)
+            return (self.vision_prefix if half == "vision" else self.projector_prefix) + rest
         if canonical == "lm_head.weight" and self.text_prefix is not None:
             return canonical
         return _gguf_own_name(canonical) if self.text_prefix is None else self.text_prefix + canonical
@@ -103,13 +93,27 @@ def from_gguf(names: Iterable[str], source: str) -> Renaming:
     result = Renaming(text_prefix=None)
     leftovers = []
     for name in names:
-        text, vision = _gguf_text_name(name), _combined_vision_name(name)
+        text, vision = _gguf_text_name(name), COMBINED.canonical(name)
         if text is not None:
             result.text[text] = name
         elif vision is not None:
             result.vision[vision] = name
         else:
             leftovers.append(name)
+    _refuse(leftovers, source)
+    return result
+
+
+def from_mmproj(names: Iterable[str], source: str) -> Renaming:
+    """Rename the tensors of llama.cpp's file of the image half; UnknownTensor for names without a place."""
+    result = Renaming(text_prefix=None, spelling=MMPROJ)
+    leftovers = []
+    for name in names:
+        canonical = MMPROJ.canonical(name)
+        if canonical is None:
+            leftovers.append(name)
+        else:
+            result.vision[canonical] = name
     _refuse(leftovers, source)
     return result
 
@@ -122,13 +126,6 @@ def _gguf_text_name(name: str) -> str | None:
     return None if top is None else f"{top}.weight"
 
 
-def _combined_vision_name(name: str) -> str | None:
-    if match := re.fullmatch(r"v\.blk\.(0|[1-9]\d{0,5})\.([\w.]+)\.(weight|bias)", name, re.ASCII):
-        suffix = _COMBINED_LAYER.get(match[2])
-        return None if suffix is None else f"vision.encoder.layers.{match[1]}.{suffix}.{match[3]}"
-    return _COMBINED_TOP.get(name)
-
-
 def from_hugging_face(names: Iterable[str], source: str, *, tied: bool) -> Renaming:
     """Rename the tensors of a Hugging Face checkpoint, in whichever of its prefix layouts.
 
@@ -137,25 +134,25 @@ def from_hugging_face(names: Iterable[str], source: str, *, tied: bool) -> Renam
     """
     names = [name for name in names if not _BUFFERS.search(name)]
     known = set(names)
-    text_prefix = _probe(known, _TEXT_PREFIXES, _TEXT_PROBE)
+    text_prefix = next((prefix for prefix in _TEXT_PREFIXES if prefix + _TEXT_PROBE in known), None)
     if text_prefix is None:
         raise MissingTensor(
             f"{source}: no tensor {_TEXT_PROBE!r} under any prefix that Gemma 3 checkpoints use"
         )
-    vision_prefix = _probe(known, _VISION_PREFIXES, _VISION_PROBE)
-    projector_prefix = _probe(known, _PROJECTOR_PREFIXES, "mm_input_projection_weight")
-    result = Renaming(text_prefix)
+    vision_prefix = _prefix_in_use(known, _VISION_PREFIXES)
+    projector_prefix = _prefix_in_use(known, _PROJECTOR_PREFIXES)
+    result = Renaming(text_prefix, vision_prefix=vision_prefix, projector_prefix=projector_prefix)
     leftovers = []
     for name in names:
         if name in _HEADS:
             if tied:
                 continue
             table, canonical = result.text, "lm_head.weight"
-        elif vision_prefix is not None and name.startswith(vision_prefix):
+        elif name.startswith(vision_prefix):
             table, canonical = result.vision, "vision." + name.removeprefix(vision_prefix)
             if canonical.startswith("vision." + _VISION_HEAD):
                 continue
-        elif projector_prefix is not None and name.startswith(projector_prefix):
+        elif name.startswith(projector_prefix):
             table, canonical = result.vision, "projector." + name.removeprefix(projector_prefix)
         elif name.startswith(text_prefix):
             table, canonical = result.text, name.removeprefix(text_prefix)
@@ -169,8 +166,10 @@ def from_hugging_face(names: Iterable[str], source: str, *, tied: bool) -> Renam
     return result
 
 
-def _probe(names: set[str], prefixes: tuple[str, ...], probe: str) -> str | None:
-    return next((prefix for prefix in prefixes if prefix + probe in names), None)
+def _prefix_in_use(names: set[str], prefixes: tuple[str, ...]) -> str:
+    """The first prefix that any name has, so that one tensor suffices to tell a half that lacks others."""
+    in_use = (prefix for prefix in prefixes if any(name.startswith(prefix) for name in names))
+    return next(in_use, prefixes[0])
 
 
 def _refuse(leftovers: list[str], source: str) -> None:

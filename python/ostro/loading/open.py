@@ -9,9 +9,18 @@ from typing import TYPE_CHECKING
 
 from ostro.errors import CorruptFile, ModelNotFound
 from ostro.loading.chat_template import read_chat_template
+from ostro.loading.demo import DEMO_MODEL, demo_folder
 from ostro.loading.gguf_checkpoint import open_gguf
 from ostro.loading.hf_checkpoint import open_hugging_face, own_tokenizer, read_generation
-from ostro.loading.layout import TOKENIZER, GgufLayout, find_layout, list_files
+from ostro.loading.layout import (
+    TOKENIZER,
+    GgufLayout,
+    HuggingFaceLayout,
+    find_layout,
+    find_mmproj,
+    list_files,
+)
+from ostro.loading.mmproj import add_mmproj
 from ostro.types import GenerationDefaults
 
 if TYPE_CHECKING:
@@ -25,6 +34,7 @@ def open_checkpoint(
     model: str | Path,
     *,
     gguf_file: str | None = None,
+    mmproj_file: str | None = None,
     tokenizer_json: Path | None = None,
     tok_model_id: str | None = None,
     revision: str | None = None,
@@ -35,8 +45,13 @@ def open_checkpoint(
     """Open a model without reading its weights, which stay mapped from their files.
 
     model: a GGUF file, a folder with GGUF files or a Hugging Face checkpoint, or a hub id
-        "organisation/name". What exists locally is never looked up in the hub.
+        "organisation/name". What exists locally is never looked up in the hub. "ostro-demo-vision" is the
+        model inside the package.
     gguf_file: which of several GGUF files of a folder or repository.
+    mmproj_file: the GGUF file with the image half of a GGUF model: a name in the model's folder or
+        repository, or a path. Without it, a folder or repository with just one mmproj file beside the model
+        reads images through that; a model given as the path of a file reads text only, unless it has both
+        halves.
     tokenizer_json: a tokenizer in place of the model's own. tok_model_id: a folder or hub id whose tokenizer
         and chat template replace the model's own (the template only if it has one).
     revision, token_source ("literal:TOKEN", "env:VARIABLE", "path:FILE", "cache", "none"), cache_dir and
@@ -62,11 +77,22 @@ def open_checkpoint(
         tokenizer = tokenizer or own_tokenizer(side)
         if tokenizer is None:
             raise ModelNotFound(f"{tok_model_id}: there is no {TOKENIZER} in it")
-    path = _local(model)
-    name = str(model) if path is None else path.resolve().name if path.is_dir() else path.name
+    path = demo_folder() if model == DEMO_MODEL else _local(model)
+    if path is None or model == DEMO_MODEL:
+        name = str(model)
+    else:
+        name = path.resolve().name if path.is_dir() else path.name
+    mmproj = None if mmproj_file is None else _named_mmproj(path, mmproj_file)
     if path is None:
-        path = repository(str(model), revision).model(gguf_file)
-    checkpoint = _open_local(path, gguf_file, tokenizer, re.sub(r"\.gguf$", "", name, flags=re.IGNORECASE))
+        path, found = repository(str(model), revision).model(gguf_file, mmproj or mmproj_file)
+    else:
+        path, found = _local_files(path, gguf_file, mmproj or mmproj_file)
+    name = re.sub(r"\.gguf$", "", name, flags=re.IGNORECASE)
+    checkpoint = _open_local(path, tokenizer, name)
+    mmproj = mmproj or found
+    # A file with both halves does not need what merely lies beside it.
+    if mmproj is not None and (mmproj_file is not None or checkpoint.config.vision is None):
+        checkpoint = add_mmproj(checkpoint, mmproj)
     return checkpoint if side is None else _with_side_files(checkpoint, side)
 
 
@@ -86,14 +112,47 @@ def _local(model: str | Path) -> Path | None:
     )
 
 
-def _open_local(path: Path, gguf_file: str | None, tokenizer: Path | None, name: str) -> Checkpoint:
+def _existing(path: str | Path) -> Path | None:
+    """The path, if there is a file."""
+    try:
+        return path if (path := Path(path).expanduser()).is_file() else None
+    except (OSError, ValueError):
+        return None
+
+
+def _named_mmproj(model: Path | None, mmproj_file: str) -> Path | None:
+    """The local file of that name, beside or in the model or by its path; None if there is none."""
+    beside = None
+    if model is not None:
+        beside = _existing((model if model.is_dir() else model.parent) / mmproj_file)
+    return beside or _existing(mmproj_file)
+
+
+def _local_files(path: Path, gguf_file: str | None, mmproj: Path | str | None) -> tuple[Path, Path | None]:
+    """What to open, a GGUF file or a folder of Hugging Face's kind, and an mmproj file that lies with it.
+
+    mmproj: the one that was asked for, or a name of which there is none.
+    """
+    if not path.is_dir():
+        if isinstance(mmproj, str):
+            raise ModelNotFound(f"{mmproj}: there is no such mmproj file, nor one beside {path}")
+        return path, None
+    names = [name for name in list_files(path) if path / name != mmproj]
+    if gguf_file is not None and _existing(path / gguf_file):
+        layout: GgufLayout | HuggingFaceLayout = GgufLayout(gguf_file, (gguf_file,))
+    else:
+        layout = find_layout(names, gguf_file, str(path))
+    found = find_mmproj(names, layout, mmproj, str(path))
+    model = path / layout.first if isinstance(layout, GgufLayout) else path
+    return model, None if found is None else path / found
+
+
+def _open_local(path: Path, tokenizer: Path | None, name: str) -> Checkpoint:
     if path.is_file():
         return open_gguf(path, name=name, tokenizer=tokenizer)
     if not path.is_dir():
         raise CorruptFile(f"{path}: neither a file nor a folder")
-    if gguf_file is not None and (path / gguf_file).is_file():
-        return open_gguf(path / gguf_file, name=name, tokenizer=tokenizer)
-    layout = find_layout(list_files(path), gguf_file, str(path))
+    layout = find_layout(list_files(path), None, str(path))
     if isinstance(layout, GgufLayout):
         return open_gguf(path / layout.first, name=name, tokenizer=tokenizer)
     return open_hugging_face(path, layout, name=name, tokenizer=tokenizer)

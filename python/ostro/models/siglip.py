@@ -98,8 +98,7 @@ class Siglip(Generic[MatrixT]):
             mean, std = (np.array(v, np.float32) * 255 for v in (config.image_mean, config.image_std))
             pixels = ((pixels.astype(np.float32) - mean) / std).transpose(2, 0, 1)
         grid, side = config.grid, config.patch_size
-        # image_size need not be a multiple of the patch: as with a convolution, what is over is not seen.
-        tiles = pixels[:, : grid * side, : grid * side].reshape(-1, grid, side, grid, side)
+        tiles = pixels.reshape(-1, grid, side, grid, side)
         return np.ascontiguousarray(tiles.transpose(1, 3, 0, 2, 4), np.float32).reshape(grid * grid, -1)
 
     def _pool(self, x: Rows) -> Rows:

@@ -23,12 +23,15 @@ def main() -> None:
         except OstroError as error:
             print(json.dumps({"error": type(error).__name__, "message": error.message}))
             continue
+        vision = checkpoint.config.vision
         print(
             json.dumps(
                 {
                     "name": checkpoint.name,
                     "tensors": len(checkpoint.tensors),
                     "tokenizer": str(checkpoint.tokenizer)[:1000],
+                    "vision": vision and vision.hidden_size,
+                    "image_mean": vision and vision.image_mean,
                     "chat_template": checkpoint.chat_template,
                     "progress": reports,
                 }

@@ -1,4 +1,4 @@
-"""Whole GGUF checkpoints: names, shapes, splits and combined files."""
+"""Whole GGUF checkpoints: names, shapes, fused projections and splits."""
 
 from __future__ import annotations
 
@@ -128,25 +128,6 @@ def test_other_architectures_are_refused_before_their_tensors(tmp_path: Path) ->
     path = tiny.write_gguf(tmp_path / "m.gguf", architecture="clip", tensors={"v.x": np.zeros(4, np.float32)})
     with pytest.raises(UnsupportedModel, match="vision half"):
         opened(path)
-
-
-def test_combined_files_keep_their_halves_apart(tmp_path: Path) -> None:
-    own = {
-        "v.patch_embedding.weight": "vision.embeddings.patch_embedding.weight",
-        "v.patch_embedding.bias": "vision.embeddings.patch_embedding.bias",
-        "v.position_embedding.weight": "vision.embeddings.position_embedding.weight",
-        "v.blk.3.attn_output.bias": "vision.encoder.layers.3.self_attn.out_proj.bias",
-        "v.blk.3.mlp.fc1.weight": "vision.encoder.layers.3.mlp.fc1.weight",
-        "v.blk.3.layer_norm2.weight": "vision.encoder.layers.3.layer_norm2.weight",
-        "v.post_layernorm.bias": "vision.post_layernorm.bias",
-        "mm.mm_soft_emb_norm.weight": "projector.mm_soft_emb_norm.weight",
-        "mm.mm_input_projection.weight": "projector.mm_input_projection_weight",
-    }
-    weights = own_weights() | {name: np.ones((4, 6), np.float16) for name in own}
-    checkpoint = opened(tiny.write_gguf(tmp_path / "m.gguf", tensors=weights))
-    assert checkpoint.tensors.keys() == tiny.weights().keys()
-    assert set(checkpoint.vision_tensors) == set(own.values())
-    assert checkpoint.vision_tensors["projector.mm_input_projection_weight"].shape == (4, 6)
 
 
 def test_another_tokenizer_replaces_the_own_one(tmp_path: Path) -> None:

@@ -49,25 +49,6 @@ def test_files_beside_the_weights(tmp_path: Path) -> None:
     assert (checkpoint.generation.top_k, checkpoint.generation.eos_token_ids) == (64, (1, 106))
 
 
-def test_multimodal_folders_keep_their_halves_apart(tmp_path: Path) -> None:
-    config = {
-        "model_type": "gemma3",
-        "text_config": tiny.CONFIG,
-        "vision_config": {"hidden_size": 8},
-        "image_token_index": 39,
-    }
-    weights = {"language_model.model." + name: weight for name, weight in tiny.weights().items()}
-    weights["vision_tower.vision_model.embeddings.patch_embedding.weight"] = np.ones((8, 3, 2, 2), np.float16)
-    weights["multi_modal_projector.mm_input_projection_weight"] = np.ones((8, tiny.HIDDEN), np.float32)
-    checkpoint = open_checkpoint(tiny.write_hugging_face(tmp_path, config=config, tensors=weights))
-    assert checkpoint.tensors.keys() == tiny.weights().keys()
-    assert {name: tensor.shape for name, tensor in checkpoint.vision_tensors.items()} == {
-        "vision.embeddings.patch_embedding.weight": (8, 3, 2, 2),
-        "projector.mm_input_projection_weight": (8, tiny.HIDDEN),
-    }
-    assert checkpoint.config.image_token_id == 39
-
-
 def test_tied_heads_are_ignored_and_untied_ones_kept(tmp_path: Path) -> None:
     weights = own_weights() | {"lm_head.weight": np.ones((tiny.VOCAB, tiny.HIDDEN), np.float16)}
     tied = tiny.write_hugging_face(tmp_path / "tied", tensors=weights)

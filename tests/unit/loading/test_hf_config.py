@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from ostro.errors import BadConfig, UnsupportedModel
-from ostro.loading.config import Gemma3Config
+from ostro.loading.config import Gemma3Config, VisionConfig
 from ostro.loading.hf_config import parse_config, parse_generation
 
 MULTIMODAL: dict[str, Any] = {
@@ -27,7 +27,16 @@ MULTIMODAL: dict[str, Any] = {
         "sliding_window": 1024,
         "rope_scaling": {"factor": 8.0, "rope_type": "linear"},
     },
-    "vision_config": {"model_type": "siglip_vision_model", "hidden_size": 1152},
+    "vision_config": {
+        "model_type": "siglip_vision_model",
+        "hidden_size": 1152,
+        "intermediate_size": 4304,
+        "num_hidden_layers": 27,
+        "num_attention_heads": 16,
+        "image_size": 896,
+        "patch_size": 14,
+        "vision_use_head": False,
+    },
 }
 FLAT: dict[str, Any] = {
     "architectures": ["Gemma3ForCausalLM"],
@@ -82,8 +91,32 @@ def test_sparse_multimodal_file_of_4b() -> None:
         pad_token_id=0,
         eos_token_ids=(1, 106),
         image_token_id=262144,
+        vision=VisionConfig(
+            hidden_size=1152,
+            intermediate_size=4304,
+            num_hidden_layers=27,
+            num_attention_heads=16,
+            image_size=896,
+            patch_size=14,
+            layer_norm_eps=1e-6,
+            tokens_per_image=256,
+        ),
     )
     assert [index for index, kind in enumerate(config.layer_kinds) if kind == "global"] == [5, 11, 17, 23, 29]
+
+
+def test_what_a_sparse_vision_config_leaves_out() -> None:
+    config = parse(MULTIMODAL | {"vision_config": {"image_size": 256}})
+    assert config.vision == VisionConfig(
+        hidden_size=768,
+        intermediate_size=3072,
+        num_hidden_layers=12,
+        num_attention_heads=12,
+        image_size=256,
+        patch_size=16,
+        layer_norm_eps=1e-6,
+        tokens_per_image=256,
+    )
 
 
 def test_27b_has_its_own_score_scale() -> None:
@@ -104,6 +137,7 @@ def test_flat_file() -> None:
     assert (config.vocab_size, config.context_length, config.rope_factor) == (262144, 32768, 1.0)
     assert config.eos_token_ids == (1,)
     assert config.image_token_id is None
+    assert config.vision is None
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from . import tiny
+from . import tiny, tiny_vision
 from .hub_server import COMMIT, Hub, Repository, files_of
 
 if TYPE_CHECKING:
@@ -36,11 +36,23 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, byte
     tiny.write_sharded(sharded, {"model." + name: weight for name, weight in tiny.weights().items()})
     q4 = tiny.write_gguf(folder / "q4.gguf").read_bytes()
     q8 = tiny.write_gguf(folder / "q8.gguf", metadata={"general.name": "other"}).read_bytes()
+    mmproj = tiny_vision.write_mmproj(folder / "mmproj.gguf").read_bytes()
+    other = tiny_vision.write_mmproj(
+        folder / "mmproj-f32.gguf", metadata={"clip.vision.image_mean": [0.0, 0.0, 0.0]}
+    ).read_bytes()
     extra = {"README.md": b"x" * 999, "pytorch_model.bin": b"x" * 999, "original/params.json": b"{}"}
     return {
         "whole": whole | SIDE | extra,
         "sharded": files_of(sharded) | SIDE | extra,
         "gguf": {"q4.gguf": q4, "sub/q8.gguf": q8, "README.md": b"x"},
+        "seeing": {"q4.gguf": q4, "mmproj.gguf": mmproj},
+        "choice": {"q4.gguf": q4, "mmproj.gguf": mmproj, "mmproj-f32.gguf": other},
+        "vision": files_of(tiny_vision.write_hugging_face(folder / "vision"))
+        | SIDE
+        | {
+            "preprocessor_config.json": b'{"image_mean": [0.1, 0.1, 0.1]}',
+            "processor_config.json": b'{"image_seq_length": 9}',
+        },
     }
 
 
@@ -173,6 +185,34 @@ def test_gguf_repositories(hub: Hub, opened: Open) -> None:
     assert nested["tokenizer"].endswith("tokenizer.json")
     assert nested["chat_template"] == "{{ a }}"
     assert set(hub.delivered()) == {"q4.gguf", "sub/q8.gguf", *SIDE}
+
+
+def test_the_image_half_is_fetched_with_the_text_model(hub: Hub, opened: Open, tmp_path: Path) -> None:
+    lone, folder = opened({"model": "org/seeing"}, {"model": "org/vision"})
+    assert lone["vision"] == tiny_vision.HIDDEN
+    assert (folder["vision"], folder["image_mean"]) == (tiny_vision.HIDDEN, [0.1, 0.1, 0.1])
+    names = hub.delivered()
+    assert names[:2] == ["mmproj.gguf", "q4.gguf"]
+    assert {"preprocessor_config.json", "processor_config.json"} < set(names)
+    (offline,) = opened({"model": "org/seeing"}, HF_HUB_OFFLINE="1")
+    assert offline["vision"] == tiny_vision.HIDDEN
+
+
+def test_image_halves_by_name(hub: Hub, opened: Open, tmp_path: Path) -> None:
+    unclear, named, wrong, foreign, local = opened(
+        {"model": "org/choice"},
+        {"model": "org/choice", "mmproj_file": "mmproj-f32.gguf"},
+        {"model": "org/choice", "mmproj_file": "mmproj-f16.gguf"},
+        {"model": "org/vision", "mmproj_file": "mmproj.gguf"},
+        {"model": "org/seeing", "mmproj_file": str(tiny_vision.write_mmproj(tmp_path / "eye.gguf"))},
+    )
+    assert unclear["vision"] is None
+    assert named["image_mean"] == [0, 0, 0]
+    assert wrong["error"] == "ModelNotFound"
+    assert "has no file 'mmproj-f16.gguf': mmproj-f32.gguf, mmproj.gguf" in wrong["message"]
+    assert foreign["error"] == "BadConfig"
+    assert local["vision"] == tiny_vision.HIDDEN
+    assert hub.delivered() == ["q4.gguf", "mmproj-f32.gguf", "q4.gguf"]
 
 
 def test_gated_models_say_what_to_do(hub: Hub, opened: Open, tmp_path: Path) -> None:

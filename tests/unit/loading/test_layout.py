@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from ostro.errors import BadConfig, ModelNotFound, OstroError, UnsupportedModel
-from ostro.loading.layout import GgufLayout, HuggingFaceLayout, find_layout
+from ostro.loading.layout import GgufLayout, HuggingFaceLayout, find_layout, find_mmproj
 
 INDEX = "model.safetensors.index.json"
 
@@ -79,3 +81,33 @@ def test_refuses(names: list[str], pick: str | None, error: type[OstroError], me
     with pytest.raises(error) as caught:
         find_layout(names, pick, "here")
     assert message in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("names", "model", "pick", "expected"),
+    [
+        (["a.gguf"], "a.gguf", None, None),
+        (["a.gguf", "mmproj-a.gguf"], "a.gguf", None, "mmproj-a.gguf"),
+        (["a.gguf", "a.MMPROJ.GGUF"], "a.gguf", None, "a.MMPROJ.GGUF"),
+        (["a.gguf", "mmproj.txt", "mmproj/b.gguf"], "a.gguf", None, None),
+        (["a.gguf", "mmproj-1.gguf", "mmproj-2.gguf"], "a.gguf", None, None),
+        (["a.gguf", "mmproj-1.gguf", "mmproj-2.gguf"], "a.gguf", "mmproj-2.gguf", "mmproj-2.gguf"),
+        (["a.gguf", "mmproj-1.gguf", "eye"], "a.gguf", "eye", "eye"),
+        (["a.gguf", "mmproj-1.gguf"], "a.gguf", Path("/elsewhere/eye"), None),
+        (["q/a.gguf", "mmproj.gguf"], "q/a.gguf", None, "mmproj.gguf"),
+        (["q/a.gguf", "q/mmproj.gguf", "mmproj.gguf"], "q/a.gguf", None, "q/mmproj.gguf"),
+        (["q/a.gguf", "r/mmproj.gguf"], "q/a.gguf", None, None),
+        (["a.gguf", "q/mmproj.gguf"], "a.gguf", None, None),
+        (["a.gguf", "mmproj.gguf"], "mmproj.gguf", None, None),
+    ],
+)
+def test_finds_the_image_half(names: list[str], model: str, pick: str | None, expected: str | None) -> None:
+    assert find_mmproj(names, GgufLayout(model, (model,)), pick, "here") == expected
+
+
+def test_image_halves_that_are_not_there() -> None:
+    with pytest.raises(ModelNotFound) as caught:
+        find_mmproj(["a.gguf", "b.gguf"], GgufLayout("a.gguf", ("a.gguf",)), "mmproj.gguf", "here")
+    assert caught.value.message == "here has no file 'mmproj.gguf': there is no mmproj file in it"
+    with pytest.raises(BadConfig, match=r"here is no GGUF model, so mmproj_file .* has to be left out"):
+        find_mmproj(["mmproj.gguf"], HuggingFaceLayout((), None), "mmproj.gguf", "here")

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from ostro.errors import MissingTensor, UnknownTensor
-from ostro.loading.names import Renaming, from_gguf, from_hugging_face
+from ostro.loading.names import Renaming, from_gguf, from_hugging_face, from_mmproj
 
-from . import tiny
+from . import tiny, tiny_vision
 
 TEXT = list(tiny.weights())
 VISION = [
@@ -49,6 +49,7 @@ def test_multimodal_layouts(text: str, vision: str, projector: str) -> None:
     names = [text + n for n in TEXT] + [vision + n for n in VISION] + [projector + n for n in PROJECTOR]
     result = rename(names)
     assert result.text == {name: text + name for name in TEXT}
+    assert {name: result.own_name(name) for name in result.vision} == result.vision
     assert result.vision == {f"vision.{n}": vision + n for n in VISION} | {
         f"projector.{n}": projector + n for n in PROJECTOR
     }
@@ -108,6 +109,22 @@ def test_gguf_names_there_and_back() -> None:
     assert result.text == own
     assert {name: result.own_name(name) for name in TEXT} == own
     assert result.own_name("lm_head.weight") == "output.weight"
+
+
+def test_names_of_the_image_half_there_and_back() -> None:
+    for result in (
+        from_mmproj(tiny_vision.mmproj_weights(), "file"),
+        from_gguf(tiny_vision.combined_weights(), "file"),
+    ):
+        assert result.vision.keys() == tiny_vision.weights().keys()
+        assert {name: result.own_name(name) for name in result.vision} == result.vision
+
+
+def test_one_name_tells_the_layout_of_the_image_half() -> None:
+    result = rename(["model." + n for n in TEXT] + ["model.vision_tower.post_layernorm.bias"])
+    assert result.own_name("vision.post_layernorm.weight") == "model.vision_tower.post_layernorm.weight"
+    projector = result.own_name("projector.mm_soft_emb_norm.weight")
+    assert projector == "model.multi_modal_projector.mm_soft_emb_norm.weight"
 
 
 def test_heads_of_hugging_face_files_have_no_prefix() -> None:

@@ -118,8 +118,20 @@ def write_gguf(
     quantize: Callable[[str], gguf.GGMLQuantizationType | None] = lambda _: None,
 ) -> Path:
     """tensors: by the file's own names. None in metadata leaves a key out."""
+    if tensors is None:
+        tensors = {gguf_name(name): weight for name, weight in weights().items()}
+    return write_any_gguf(path, architecture, {**gguf_metadata(), **(metadata or {})}, tensors, quantize)
+
+
+def write_any_gguf(
+    path: Path,
+    architecture: str,
+    metadata: dict[str, Any],
+    tensors: Weights,
+    quantize: Callable[[str], gguf.GGMLQuantizationType | None] = lambda _: None,
+) -> Path:
     writer = gguf.GGUFWriter(path, architecture)
-    for name, value in ({**gguf_metadata(), **(metadata or {})}).items():
+    for name, value in metadata.items():
         if isinstance(value, bool):
             writer.add_bool(name, value)
         elif isinstance(value, int):
@@ -130,8 +142,6 @@ def write_gguf(
             writer.add_string(name, value)
         elif value is not None:
             writer.add_array(name, value)
-    if tensors is None:
-        tensors = {gguf_name(name): weight for name, weight in weights().items()}
     for name, weight in tensors.items():
         kind = quantize(name)
         if kind is None:
