@@ -33,7 +33,7 @@ $(STAMP): $(TOOLS) $(BUILD_SOURCES)
 
 install: $(STAMP) ## create .venv, build the kernels and install ostro into it
 
-demo: $(STAMP) ## complete a text with the real Gemma 3 270m and show the speed
+demo: $(STAMP) ## describe a picture, complete a text with the real Gemma 3 270m, show the speed
 	$(BIN)/python -m ostro demo
 
 test: test-rust test-python ## all tests

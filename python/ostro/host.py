@@ -62,6 +62,7 @@ class ModelHost:
     """A model under its name, with everything between a request and its tokens. Any thread may call it.
 
     context_length: longest sequence in tokens. hardware: what the kernels run on, for logs and records.
+    reads_any_file: requests may name every file that this process may read as an image.
     """
 
     def __init__(
@@ -86,6 +87,7 @@ class ModelHost:
         self.context_length = context_length
         self.created = int(time.time())
         self._hardware = dict(hardware or {})
+        self.reads_any_file = fetcher is not None and fetcher.reads_any_file
         # Threads of their own: fetching waits for strangers, and must not hold up requests without images.
         self._image_threads = ThreadPoolExecutor(IMAGE_REQUESTS, "ostro-image-requests")
         # Also when the host is dropped, and before the interpreter freezes the engine's thread at its end.

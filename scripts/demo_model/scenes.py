@@ -149,7 +149,7 @@ def _shapes(
     scene: Scene, rng: random.Random, image: Image.Image, mask: Image.Image, light: float
 ) -> list[tuple[int, ...]]:
     width, height = image.size
-    codes = [(0, 0, 0, 0)]
+    codes: list[tuple[int, ...]] = [(0, 0, 0, 0)]
     placed = list(scene.shapes)
     rng.shuffle(placed)
     for shape in placed:
@@ -228,7 +228,7 @@ def _text(
     width, height = image.size
     stencil = Image.new("L", image.size, 0)
     owner = Image.new("L", image.size, 0)
-    codes = [(0, 0, 0, 0)]
+    codes: list[tuple[int, ...]] = [(0, 0, 0, 0)]
     lines = scene.text.split("\n")
     room = height / len(lines)
     for number, line in enumerate(lines):
@@ -269,7 +269,8 @@ def _noise_bank() -> np.ndarray:
 def _noise(rng: random.Random, height: int, width: int) -> np.ndarray:
     count = height * width * 3
     start = rng.randrange((1 << 22) - count)
-    return _noise_bank()[start : start + count].reshape(height, width, 3)
+    noise: np.ndarray = _noise_bank()[start : start + count].reshape(height, width, 3)
+    return noise
 
 
 def _labels(mask: Image.Image, codes: list[tuple[int, ...]]) -> np.ndarray:
@@ -279,4 +280,5 @@ def _labels(mask: Image.Image, codes: list[tuple[int, ...]]) -> np.ndarray:
     owners = owners.transpose(0, 2, 1, 3).reshape(PATCHES * PATCHES, 64)
     cover = np.stack([(owners == i).sum(axis=1) for i in range(len(codes))], axis=1)
     cover[:, 0] = 10
-    return np.array(codes, np.int64)[cover.argmax(axis=1)]
+    labels: np.ndarray = np.array(codes, np.int64)[cover.argmax(axis=1)]
+    return labels

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+from PIL import Image
 
 from ostro.cli.chat import HELP, Chat
 from ostro.cli.settings import Settings
@@ -12,6 +13,7 @@ from ostro.errors import PromptTooLong
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
 
 class Parrot:
@@ -20,7 +22,15 @@ class Parrot:
     def __init__(self) -> None:
         self.settings = Settings()
         self.messages: list[dict[str, object]] = []
+        self.images: list[Image.Image] = []
         self.heard: list[str] = []
+
+    def show(self, images: list[Image.Image]) -> None:
+        self.images += images
+
+    def clear(self) -> None:
+        self.messages.clear()
+        self.images.clear()
 
     def ask(self, text: str) -> str:
         if text == "too much":
@@ -86,9 +96,29 @@ def test_commands_change_the_settings(capsys: pytest.CaptureFixture[str]) -> Non
     assert parrot.settings == Settings()
 
 
+@pytest.mark.parametrize("written", ["{}", "'{}'", '"{}"', "file://{}"])
+def test_images_go_with_the_next_message(
+    written: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Image.new("RGB", (30, 20), "red").save(tmp_path / "a.png")
+    parrot = Parrot()
+    talk = chat(parrot)
+    assert talk.handle("/image " + written.format(tmp_path / "a.png"))
+    assert capsys.readouterr().out == "An image of 30 x 20 pixels goes with the next message.\n"
+    assert [image.size for image in parrot.images] == [(30, 20)]
+    assert parrot.heard == []
+    assert talk.handle("/clear")
+    assert parrot.images == []
+
+
 @pytest.mark.parametrize(
     ("line", "said"),
     [
+        ("/image", "error: /image needs a file or a URL\n"),
+        (
+            "/image no/such.png",
+            "error: no/such.png: cannot read 'no/such.png': No such file or directory\n",
+        ),
         ("/temperature warm", "error: warm is not a number\n"),
         ("/temperature 3", "error: the temperature is between 0 and 2\n"),
         ("/temperature nan", "error: the temperature is between 0 and 2\n"),
@@ -114,7 +144,7 @@ def test_leaving(line: str) -> None:
     assert not chat(Parrot()).handle(line)
 
 
-def test_history_survives(tmp_path: object, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_history_survives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     readline = pytest.importorskip("readline")
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     readline.clear_history()

@@ -36,6 +36,21 @@ def test_sources(source: ModelSource, model: str, file: str | None, tokenizer: s
     assert (where.model, where.gguf_file, where.tok_model_id) == (model, file, tokenizer)
 
 
+def test_no_model_is_the_one_in_the_package() -> None:
+    assert ModelSource().which().source().model == "ostro-demo-vision"
+
+
+def test_the_image_half_of_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "a.gguf"
+    path.touch()
+    for source in (
+        ModelSource(model=str(path), mmproj="half.gguf"),
+        ModelSource(model=str(tmp_path), file="a.gguf", mmproj="half.gguf"),
+    ):
+        where = source.which().source()
+        assert (where.model, where.gguf_file, where.mmproj_file) == (str(tmp_path), "a.gguf", "half.gguf")
+
+
 def test_a_file_with_another_tokenizer(tmp_path: Path) -> None:
     path = tmp_path / "a.gguf"
     with pytest.raises(ModelNotFound, match="there is no file"):

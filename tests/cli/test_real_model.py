@@ -142,7 +142,7 @@ def test_doctor() -> None:
     done = ostro("doctor")
     assert done.returncode == 0, done.stderr
     assert [line.split()[0] for line in done.stdout.splitlines()] == [
-        *("ostro", "python", "processor", "memory", "kernels", "demo")
+        *("ostro", "python", "processor", "memory", "kernels", "demo", "270m")
     ]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import subprocess
 import sys
+from typing import TYPE_CHECKING
 
 import pytest
 import typer
@@ -15,6 +16,9 @@ from ostro.cli.model import ModelSource
 from ostro.cli.options import GlobalOptions
 from ostro.cli.serve import AddressError, check_address
 from ostro.errors import ModelNotFound
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def usage_error(*arguments: str) -> str:
@@ -46,6 +50,8 @@ def test_importing_the_commands_imports_no_engine_no_server_no_terminal_library(
         "fastapi",
         "uvicorn",
         "numpy",
+        "PIL",
+        "httpx",
         "huggingface_hub",
         "tokenizers",
         "sentencepiece",
@@ -75,11 +81,16 @@ def test_page_form_refuses_other_architectures() -> None:
     )
 
 
-@pytest.mark.parametrize("command", ["serve", "run", "bench"])
-def test_everyday_form_needs_a_model(command: str) -> None:
-    command_line = [command, "-p", "x"] if command == "run" else [command]
-    message = usage_error(*command_line)
-    assert f"`ostro {command} model.gguf`, or `ostro {command} demo`" in message
+def test_bench_needs_a_model() -> None:
+    assert "`ostro bench model.gguf`, or `ostro bench demo`" in usage_error("bench")
+
+
+@pytest.mark.parametrize("option", ["--file", "--mmproj", "--tok-model-id"])
+@pytest.mark.parametrize("command", ["serve", "run"])
+def test_files_of_a_model_need_the_model(command: str, option: str) -> None:
+    message = usage_error(command, option, "x")
+    assert option in message
+    assert "x belongs to a model: name that, too" in message
 
 
 def test_model_given_twice() -> None:
@@ -107,7 +118,31 @@ def test_compute_is_checked_before_anything_is_loaded() -> None:
 
 
 def test_raw_needs_a_text() -> None:
-    assert "--raw sends the prompt alone" in usage_error("run", "x", "--raw", "-p", "y", "--system", "z")
+    for option in ("--system", "--image"):
+        message = usage_error("run", "x", "--raw", "-p", "y", option, "z")
+        assert f"--raw sends the prompt alone; leave out {option}" in message
+
+
+def test_mmproj_belongs_to_a_file() -> None:
+    assert "-f" in usage_error("run", "org/name", "-p", "y", "--mmproj", "z.gguf")
+
+
+def test_image_rules_that_contradict_each_other() -> None:
+    message = usage_error("serve", "x", "--port", "0", "--allow-private-image-hosts", "--no-image-urls")
+    assert "leave out one of them" in message
+
+
+def test_image_roots_are_folders(tmp_path: Path) -> None:
+    assert "does not exist" in usage_error("serve", "x", "--allowed-image-root", str(tmp_path / "gone"))
+    (tmp_path / "file").touch()
+    assert "is a file" in usage_error("serve", "x", "--allowed-image-root", str(tmp_path / "file"))
+
+
+def test_a_missing_image_is_told_before_the_model_is_loaded(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status, said = fails(monkeypatch, capsys, "run", "./no/such/model.gguf", "-p", "x", "--image", "no.png")
+    assert (status, said) == (1, "error: no.png: cannot read 'no.png': No such file or directory\n")
 
 
 def fails(
@@ -159,9 +194,18 @@ def test_address_of_nobody() -> None:
 def test_a_note_when_others_can_reach_the_server(
     address: str, noted: bool, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    check_address(address, 0)
+    assert check_address(address, 0) is not noted
     expected = f"note: {address} can be reached from other machines, and there is no password\n"
     assert capsys.readouterr().err == (expected if noted else "")
+
+
+def test_a_name_with_a_public_address_is_not_local(monkeypatch: pytest.MonkeyPatch) -> None:
+    def look_up(host: str, port: int, **others: object) -> list[tuple[object, ...]]:
+        kind = (socket.AF_INET, socket.SOCK_STREAM, 0, "")
+        return [(*kind, ("127.0.0.1", port)), (*kind, ("192.0.2.1", port))]
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    assert not check_address("both", 0)
 
 
 def test_the_missing_demo_model_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,9 @@
-"""Where snippets run: a folder in which every model of the documents is the real 270m, and a server of it."""
+"""Where snippets run: a folder in which the documents' models are small ones, and a server of one.
+
+`model.gguf`, `folder/model.gguf` and hub ids of 1b are the real 270m. Hub ids of 4b and more, which can see,
+are the vision model of the package. Every https URL of an image is the demo's picture, on a web server of the
+test.
+"""
 
 from __future__ import annotations
 
@@ -17,14 +22,19 @@ import httpx
 import pytest
 
 from ostro.cli.model import demo_file
+from ostro.loading.demo import demo_folder
 from tests.examples.snippets import ROOT
+from tests.unit.prompt.image_server import ImageServer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
 PORT = "1234"
+PICTURE = "python/ostro/demo_model/picture.png"
+IMAGE_URL = re.compile(r"https://[\w./-]+\.(?:png|jpg)")
 SECONDS = 120
+SEES = re.compile(r"-(?:4|12|27)b")
 HUB_IDS = sorted(
     {
         match
@@ -37,18 +47,22 @@ HUB_IDS = sorted(
 
 @dataclass(frozen=True)
 class Workplace:
-    """A folder with models, and `ostro` and `python` on the path; nothing in it reaches the network."""
+    """A folder with models, and `ostro` and `python` on the path; nothing in it reaches the network.
+
+    image_url: what stands for every https URL of an image.
+    """
 
     folder: Path
     environment: dict[str, str]
+    image_url: str
 
     def shell(self, command: str) -> subprocess.CompletedProcess[str]:
         """Run a command line to its end."""
-        return self._run(["bash", "-o", "pipefail", "-c", command])
+        return self._run(["bash", "-o", "pipefail", "-c", IMAGE_URL.sub(self.image_url, command)])
 
     def python(self, source: str) -> subprocess.CompletedProcess[str]:
         """Run a program to its end."""
-        return self._run([sys.executable, "-W", "error", "-c", source])
+        return self._run([sys.executable, "-W", "error", "-c", IMAGE_URL.sub(self.image_url, source)])
 
     def _run(self, command: list[str]) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
@@ -119,14 +133,29 @@ def wait_until_healthy(server: subprocess.Popen[str], port: int) -> None:
 
 
 @pytest.fixture(scope="session")
-def workplace(tmp_path_factory: pytest.TempPathFactory) -> Workplace:
+def image_url() -> Iterator[str]:
+    """The demo's picture on a web server."""
+    server = ImageServer()
+    yield server.add("/picture.png", (demo_folder() / "picture.png").read_bytes())
+    server.close()
+
+
+@pytest.fixture(scope="session")
+def workplace(tmp_path_factory: pytest.TempPathFactory, image_url: str) -> Workplace:
     """See `Workplace`. Hub ids are folders here: a local path comes first, everywhere."""
     folder = tmp_path_factory.mktemp("workplace")
     weights = demo_file()
     (folder / "model.gguf").symlink_to(weights)
     for model in ["folder", *HUB_IDS]:
         (folder / model).mkdir(parents=True)
-        (folder / model / "model.gguf").symlink_to(weights)
+        if SEES.search(model):
+            for path in demo_folder().iterdir():
+                (folder / model / path.name).symlink_to(path)
+        else:
+            (folder / model / "model.gguf").symlink_to(weights)
+    for picture in (folder / PICTURE, folder / "picture.png"):
+        picture.parent.mkdir(parents=True, exist_ok=True)
+        picture.symlink_to(demo_folder() / "picture.png")
     programs = folder / "bin"
     programs.mkdir()
     (programs / "ostro").write_text(f'#!/bin/sh\nexec "{sys.executable}" -W error -m ostro "$@"\n')
@@ -138,11 +167,12 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Workplace:
         "XDG_STATE_HOME": str(folder / "state"),
         "PYTHONUNBUFFERED": "1",
     }
-    return Workplace(folder, environment)
+    return Workplace(folder, environment, image_url)
 
 
 @pytest.fixture(scope="session")
 def server_port(workplace: Workplace) -> Iterator[int]:
-    """A server of the real 270m, for snippets that speak HTTP."""
-    with workplace.serving(f"ostro serve google/gemma-3-4b-it --port {PORT}") as port:
+    """A server of the vision model, for snippets that speak HTTP."""
+    command = f"ostro serve google/gemma-3-12b-it --port {PORT} --allow-private-image-hosts"
+    with workplace.serving(command) as port:
         yield port

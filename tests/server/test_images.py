@@ -287,3 +287,37 @@ def test_pan_and_scan(seeing: Served) -> None:
         seeing, part, text_part("What is this?"), extra_body={"pan_and_scan": True}
     ).usage.prompt_tokens
     assert cropped > whole + 2 * 49
+
+
+@pytest.fixture(scope="module")
+def local() -> Iterator[Served]:
+    """A server for this machine, which may name any file."""
+    with serving(ModelHost.load(None, RuntimeConfig(), images=ImageAccess(any_path=True))) as running:
+        yield running
+
+
+def test_pages_of_strangers_are_kept_out(local: Served, strict: Served) -> None:
+    """A browser on this machine is local; the pages in it are not, nor names that resolve to 127.0.0.1."""
+    body = {"messages": "Hello!", "max_tokens": 1}
+    foreign = [
+        {"origin": "https://elsewhere.example"},
+        {"origin": "null"},
+        {"host": "elsewhere.example"},
+        {"host": f"elsewhere.example:{local.port}"},
+        {"host": "127.0.0.1.elsewhere.example"},
+    ]
+    with local.http() as client:
+        for headers in foreign:
+            answer = client.post("/v1/chat/completions", json=body, headers=headers)
+            assert (answer.status_code, answer.json()["error"]["code"]) == (403, "foreign_origin"), headers
+            assert "access-control-allow-origin" not in answer.headers
+        preflight = {**foreign[0], "access-control-request-method": "POST"}
+        assert client.options("/v1/chat/completions", headers=preflight).status_code == 403
+        for origin in ("http://localhost:3000", "http://127.0.0.1", "http://[::1]:8080"):
+            answer = client.post("/v1/chat/completions", json=body, headers={"origin": origin})
+            assert answer.status_code == 200, origin
+        answer = client.post("/v1/chat/completions", json=body, headers={"host": "localhost"})
+        assert answer.status_code == 200
+    # Who reads nothing of this machine may answer every page, as before.
+    with strict.http() as client:
+        assert client.post("/v1/chat/completions", json=body, headers=foreign[0]).status_code == 200

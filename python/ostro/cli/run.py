@@ -12,9 +12,11 @@ from ostro.cli.model import (
     Context,
     GgufFile,
     Isq,
+    Mmproj,
     ModelArgument,
     ModelOption,
     ModelSource,
+    PanAndScan,
     Threads,
     TokenizerSource,
     open_host,
@@ -31,9 +33,18 @@ def run(
     model: ModelArgument = None,
     model_option: ModelOption = None,
     file: GgufFile = None,
+    mmproj: Mmproj = None,
     tok_model_id: TokenizerSource = None,
     prompt: Annotated[
         str | None, typer.Option("--prompt", "-p", help="Answer this and stop; `-` reads it from stdin.")
+    ] = None,
+    image: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="FILE_OR_URL",
+            help="An image before the prompt, or the chat's first message; repeatable.",
+            show_default=False,
+        ),
     ] = None,
     raw: Annotated[
         bool, typer.Option("--raw", help="Continue the prompt's text, without chat template.")
@@ -54,17 +65,23 @@ def run(
     threads: Threads = 0,
     context: Context = None,
     compute: Compute = "auto",
+    pan_and_scan: PanAndScan = None,
 ) -> None:
-    """Chat with a model, or with -p get one answer on stdout."""
+    """Chat with a model, or with -p get one answer on stdout.
+
+    Without MODEL it is the small vision model inside the package.
+    """
     options: GlobalOptions = ctx.obj
     options.refuse_page_form("run")
-    source = ModelSource.of(model, model_option, file=file, tok_model_id=tok_model_id, command="run")
+    source = ModelSource.of(model, model_option, file=file, mmproj=mmproj, tok_model_id=tok_model_id)
     if prompt is None and not sys.stdin.isatty():
         prompt = "-"
     if raw and prompt is None:
         raise typer.BadParameter("there is no text to continue: give one with -p", param_hint="--raw")
     if raw and system is not None:
         raise typer.BadParameter("--raw sends the prompt alone; leave out --system", param_hint="--system")
+    if raw and image:
+        raise typer.BadParameter("--raw sends the prompt alone; leave out --image", param_hint="--image")
     if prompt == "-":
         prompt = sys.stdin.read()
     settings = Settings(
@@ -77,10 +94,13 @@ def run(
         seed=seed if seed is not None else options.seed,
     )
     runtime = runtime_config(options, threads=threads, context=context, compute=compute, max_seqs=1)
-    with open_host(source, runtime, options, isq=isq) as host:
-        from ostro.cli.talk import Talk
+    from ostro.cli.talk import Talk, read_images
 
+    images = read_images(image or [])  # before the model, which takes longer
+    with open_host(source, runtime, options, isq=isq, pan_and_scan=pan_and_scan) as host:
         talk = Talk(host, settings, stats=stats)
+        if images:
+            talk.show(images)
         if prompt is None:
             from ostro.cli.chat import Chat
 

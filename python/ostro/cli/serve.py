@@ -11,14 +11,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ostro.cli import image_rules
 from ostro.cli.model import (
     Compute,
     Context,
     GgufFile,
     Isq,
+    Mmproj,
     ModelArgument,
     ModelOption,
     ModelSource,
+    PanAndScan,
     Threads,
     TokenizerSource,
     open_host,
@@ -42,6 +45,7 @@ def serve(
     model: ModelArgument = None,
     model_option: ModelOption = None,
     file: GgufFile = None,
+    mmproj: Mmproj = None,
     tok_model_id: TokenizerSource = None,
     port: Annotated[int, typer.Option("--port", "-p", min=0, max=65535, help="0: any free one.")] = 1234,
     address: Annotated[
@@ -55,20 +59,37 @@ def serve(
     threads: Threads = 0,
     context: Context = None,
     compute: Compute = "auto",
+    pan_and_scan: PanAndScan = None,
+    allowed_image_root: image_rules.Roots = None,
+    allow_private_image_hosts: image_rules.PrivateHosts = False,
+    no_image_urls: image_rules.NoUrls = False,
 ) -> None:
-    """Serve a model over HTTP, as OpenAI's API does."""
+    """Serve a model over HTTP, as OpenAI's API does.
+
+    Without MODEL it is the small vision model inside the package.
+    """
     options: GlobalOptions = ctx.obj
     options.refuse_page_form("serve")
-    source = ModelSource.of(model, model_option, file=file, tok_model_id=tok_model_id, command="serve")
+    source = ModelSource.of(model, model_option, file=file, mmproj=mmproj, tok_model_id=tok_model_id)
     runtime = runtime_config(
         options, threads=threads, context=context, compute=compute, max_seqs=max_seqs, max_waiting=max_waiting
     )
-    check_address(address, port)
-    serve_host(open_host(source, runtime, options, isq=isq), address, port)
+    image_rules.check(private_hosts=allow_private_image_hosts, no_urls=no_image_urls)
+    images = image_rules.access(
+        local=check_address(address, port),
+        roots=allowed_image_root or [],
+        private_hosts=allow_private_image_hosts,
+        no_urls=no_image_urls,
+    )
+    host = open_host(source, runtime, options, isq=isq, images=images, pan_and_scan=pan_and_scan)
+    rules_given = bool(allowed_image_root or allow_private_image_hosts or no_image_urls)
+    if rules_given and host.config.vision is not None:
+        print(image_rules.describe(images), flush=True)
+    serve_host(host, address, port)
 
 
 def serve_host(host: ModelHost, address: str, port: int) -> None:
-    """Serve until interrupted; says where, and what it means if others can reach it."""
+    """Serve until interrupted; says where."""
     from ostro.server.app import serve as serve_http
 
     with host:
@@ -82,13 +103,14 @@ def serve_host(host: ModelHost, address: str, port: int) -> None:
             serve_http(host, address, port)
 
 
-def check_address(address: str, port: int) -> None:
-    """AddressError if nobody could listen there; asked before the model is loaded, not after.
+def check_address(address: str, port: int) -> bool:
+    """Whether only this machine can reach the address; AddressError if nobody could listen there.
 
-    A note on stderr when other machines can reach the address.
+    Asked before the model is loaded, not after. A note on stderr when other machines can reach it.
     """
     try:
-        family, kind, protocol, _, target = socket.getaddrinfo(address, port, type=socket.SOCK_STREAM)[0]
+        found = socket.getaddrinfo(address, port, type=socket.SOCK_STREAM)
+        family, kind, protocol, _, target = found[0]
         with socket.socket(family, kind, protocol) as probe:
             # As the server does: a port whose last connections are still closing is free.
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -104,7 +126,14 @@ def check_address(address: str, port: int) -> None:
                 f"port {port} of {address} needs more rights: use --port 1024 or above"
             ) from None
         raise AddressError(f"cannot listen on {address}, port {port}: {error.strerror}") from None
-    if not ipaddress.ip_address(str(target[0]).partition("%")[0]).is_loopback:
+    # The server listens on every address that a name has.
+    local = all(_is_loopback(str(target[0])) for *_, target in found)
+    if not local:
         print(
             f"note: {address} can be reached from other machines, and there is no password", file=sys.stderr
         )
+    return local
+
+
+def _is_loopback(address: str) -> bool:
+    return ipaddress.ip_address(address.partition("%")[0]).is_loopback

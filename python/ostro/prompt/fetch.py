@@ -82,6 +82,11 @@ class ImageFetcher:
         self._decoding = threading.BoundedSemaphore(_DECODES_AT_ONCE)
         self._http: HttpReader | None = None
 
+    @property
+    def reads_any_file(self) -> bool:
+        """Whether requests may name every file that the process may read."""
+        return self._access.any_path
+
     def check_count(self, wheres: Sequence[str]) -> None:
         """ImageTooLarge when one request has images at more places than the limits allow."""
         if len(wheres) > self._limits.max_images:

@@ -15,6 +15,7 @@ from pydantic import TypeAdapter
 from ostro.responses import ChatCompletionResponse, CompletionResponse
 from ostro.server import failures
 from ostro.server.limits import MAX_BODY_BYTES
+from ostro.server.local_only import LocalOnly
 from ostro.server.routes import build_router
 from ostro.server.schema import ChatBody, CompletionBody, DetokenizeBody, TokenizeBody
 from ostro.server.sse import KEEP_ALIVE_SECONDS
@@ -36,6 +37,7 @@ def create_app(
     """An ASGI application; the host stays the caller's to close.
 
     max_body_bytes: larger bodies get 413. keep_alive: seconds of silence before a stream sends a comment.
+    A host whose requests may name any file as an image answers pages and names of this machine only.
     """
     app = FastAPI(
         title="ostro",
@@ -45,6 +47,8 @@ def create_app(
         redoc_url=None,
     )
     app.add_middleware(CORSMiddleware, allow_origins=["*"], allow_methods=["*"], allow_headers=["*"])
+    if host.reads_any_file:
+        app.add_middleware(LocalOnly)
     failures.install(app)
     app.include_router(build_router(host, max_body_bytes=max_body_bytes, keep_alive=keep_alive))
 
