@@ -44,8 +44,9 @@ class LocalOnly:
             ):
                 if value is not None and not _is_local(value):
                     error = ForeignOrigin(
-                        f"the {name} header names {value[:100]!r}, and this server answers its own machine only, "
-                        "since requests may name any file as an image; start it with --allowed-image-root DIR"
+                        f"the {name} header names {value[:100]!r}, and this server answers its own machine "
+                        "only, since requests may name any file as an image; to serve others, start it with "
+                        "--allowed-image-root DIR"
                     )
                     await JSONResponse(error_body(error), error.status)(scope, receive, send)
                     return

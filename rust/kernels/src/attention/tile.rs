@@ -134,7 +134,9 @@ impl<'a> Plan<'a> {
         let (packed, rest) = scratch.split_at_mut(packed);
         let (keys, rest) = rest.split_at_mut(keys);
         let (values, rest) = rest.split_at_mut(values);
-        Room { packed, keys, values, scores: &mut rest[..scores] }
+        // What rounds it up to whole lines holds groups of its own when heads are tiny.
+        let used = self.padded_rows(tile) * self.inputs.store.head_dim();
+        Room { packed: &mut packed[..used], keys, values, scores: &mut rest[..scores] }
     }
 
     /// All spans of a tile, merged: its state, inside `scratch`.
