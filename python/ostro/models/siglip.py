@@ -24,8 +24,11 @@ if TYPE_CHECKING:
 
     Encoding = Generator[None, None, Rows]
 
-SLICE = 512
-"""Patches computed at a time: bounds scratch memory, and how long others wait for the machine."""
+SLICE = 480
+"""Patches computed at a time: bounds scratch memory, and how long others wait for the machine.
+
+A multiple of the 96 rows that attention takes together.
+"""
 
 
 @dataclass(frozen=True, slots=True)
