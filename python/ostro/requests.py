@@ -240,9 +240,9 @@ class CompletionRequest(SamplingFields):
         return singles
 
 
-def has_parts_beside_text(messages: Messages | None) -> bool:
+def has_parts_beside_text(messages: object) -> bool:
     """Whether a message has content that must be fetched; unsound messages are judged elsewhere."""
-    if messages is None or isinstance(messages, str):
+    if not isinstance(messages, (list, tuple)):
         return False
     contents = (message.get("content") for message in messages if isinstance(message, Mapping))
     return any(

@@ -430,11 +430,11 @@ def test_bad_arguments(
     assert str(caught.value) == message
 
 
-def test_no_model() -> None:
-    with pytest.raises(
-        InvalidParameter, match=r"^which: say what to load, for example Runner\(Which\.GGUF\("
-    ):
-        Runner()
+def test_no_model_is_the_one_in_the_package(caplog: pytest.LogCaptureFixture) -> None:
+    with Runner() as runner:
+        assert runner.host.config.vision is not None
+        assert runner.is_model_loaded("gemma3")
+    assert "no model is named: this is ostro-demo-vision" in caplog.text
 
 
 def test_async_runner_loads_in_a_thread(loaded: dict[str, Any]) -> None:

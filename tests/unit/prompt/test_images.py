@@ -9,7 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from ostro.errors import BadImage, ImageRefused, InvalidParameter, RequestError, UnsupportedField
+from ostro.errors import (
+    BadImage,
+    ImageRefused,
+    ImageTooLarge,
+    InvalidParameter,
+    RequestError,
+    UnsupportedField,
+)
 from ostro.loading.config import PanAndScan, VisionConfig
 from ostro.prompt.build import PromptBuilder
 from ostro.prompt.fetch import IN_PROCESS, ImageFetcher
@@ -45,6 +52,10 @@ class Fetcher:
 
     def __init__(self) -> None:
         self.asked: list[tuple[list[Any], list[str]]] = []
+
+    def check_count(self, wheres: Sequence[str]) -> None:
+        if len(wheres) > 64:
+            raise ImageTooLarge(f"{wheres[64]}: at most 64 images are read", param=wheres[64])
 
     def fetch_all(self, sources: Sequence[Any], wheres: Sequence[str]) -> list[Image.Image]:
         self.asked.append((list(sources), list(wheres)))
@@ -435,3 +446,12 @@ def test_long_texts_around_images(either: PromptBuilder) -> None:
     prompt = either.chat([user(said, image("1"), said)])
     assert len(prompt.token_ids) > 150_000
     assert shades(prompt) == [1]
+
+
+def test_images_that_come_twice_count_twice(tokenizer: Tokenizer) -> None:
+    fetcher = Fetcher()
+    with pytest.raises(ImageTooLarge, match="at most 64 images are read") as caught:
+        seeing(tokenizer, None, fetcher).chat([user(*[image("1")] * 65)])
+    assert caught.value.param is not None
+    assert caught.value.param.startswith("messages[0].content[64]")
+    assert fetcher.asked == []
