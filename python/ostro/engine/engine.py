@@ -41,6 +41,9 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
+IMAGE_SECONDS = 0.02
+"""Time for images in a step, beyond which no slice begins: a small tower needs one step for an image."""
+
 
 class ImageEncoder(Protocol[MatrixT]):
     """What makes rows of images."""
@@ -223,11 +226,20 @@ class Engine:
         return events + [self._advance(seq, result, now) for seq, result in zip(wanted, sampled, strict=True)]
 
     def _see(self) -> list[Event]:
-        """Work on the image that is wanted first, and hand out what is ready."""
-        failed = self._images.provide(self._scheduler.next_readers())
-        if self._images.advance():
-            failed += self._images.provide(self._scheduler.next_readers())
-        return [self._fail(sequence, error) for sequence, error in failed]
+        """Work for a while on the images that are wanted first, and hand out what is ready."""
+        events: list[Event] = []
+        end = time.perf_counter() + IMAGE_SECONDS
+        while True:
+            for sequence, error in self._images.provide(self._scheduler.next_readers()):
+                events.append(self._fail(sequence, error))
+            while self._images.busy:
+                ended = self._images.advance()
+                if ended or time.perf_counter() >= end:
+                    break
+            else:
+                return events
+            if not ended:
+                return events
 
     def fail_all(self, cause: BaseException) -> list[Event]:
         """End every sequence with an error; the last events of all."""

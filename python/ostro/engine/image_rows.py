@@ -69,6 +69,11 @@ class ImageRows:
             self._job = self._encode(wanted[0].pixels)
         return failed
 
+    @property
+    def busy(self) -> bool:
+        """Whether an image is at hand."""
+        return self._job is not None
+
     def advance(self) -> bool:
         """Compute a slice of the image at hand, if there is one; whether that ended it."""
         if self._job is None:

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from ostro.engine import engine as engine_module
 from ostro.errors import InvalidParameter
 from ostro.types import Prompt, Sampling
 from tests.unit.engine.mock_model import (
@@ -22,6 +23,12 @@ from tests.unit.engine.mock_model import (
     prompt_of,
     run,
 )
+
+
+@pytest.fixture(autouse=True)
+def _one_slice_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine_module, "IMAGE_SECONDS", 0.0)
+
 
 ENDLESS = replace(GREEDY, ignore_eos=True)
 
@@ -153,3 +160,13 @@ def test_a_model_without_eyes_refuses() -> None:
 
     with pytest.raises(InvalidParameter, match="this model reads text only"):
         make_engine(Blind()).add(picture_prompt(3), GREEDY)
+
+
+def test_a_quick_encoder_is_done_in_one_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine_module, "IMAGE_SECONDS", 60.0)
+    model = MockModel()
+    model.vision.steps = 40
+    engine = make_engine(model)
+    sequence = engine.add(picture_prompt(3, 4), replace(ENDLESS, max_tokens=2))
+    assert len(ids_of(engine.step(), sequence)) == 1
+    assert (model.vision.begun, model.vision.slices) == (2, 80)
