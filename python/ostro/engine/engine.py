@@ -227,19 +227,20 @@ class Engine:
 
     def _see(self) -> list[Event]:
         """Work for a while on the images that are wanted first, and hand out what is ready."""
-        events: list[Event] = []
+        if not self._sees:
+            return []
+        events = self._provide_images()
         end = time.perf_counter() + IMAGE_SECONDS
-        while True:
-            for sequence, error in self._images.provide(self._scheduler.next_readers()):
-                events.append(self._fail(sequence, error))
-            while self._images.busy:
-                ended = self._images.advance()
-                if ended or time.perf_counter() >= end:
-                    break
-            else:
-                return events
-            if not ended:
-                return events
+        while self._images.busy:
+            if self._images.advance():
+                events += self._provide_images()
+            if time.perf_counter() >= end:
+                break
+        return events
+
+    def _provide_images(self) -> list[Event]:
+        failed = self._images.provide(self._scheduler.next_readers())
+        return [self._fail(sequence, error) for sequence, error in failed]
 
     def fail_all(self, cause: BaseException) -> list[Event]:
         """End every sequence with an error; the last events of all."""
