@@ -1,7 +1,7 @@
 //! K-quants: storage blocks of 256 weights, integer scales per 16 or 32 weights under one f16 scale.
 //!
-//! Each function decodes block `part` (0..8) of a storage block. Scale products are exact in f32: 11 bits of f16 times
-//! at most 8 bits.
+//! Each function decodes block `part` (0..8) of a storage block. Products are exact in f32: 11 bits of f16 times at most
+//! 13 bits of code and integer scale.
 
 use super::{BLOCK, Block, half_at};
 
@@ -53,10 +53,10 @@ fn scale_and_min(bytes: &[u8], part: usize) -> (u8, u8) {
 fn scaled(bytes: &[u8], part: usize, codes: [i16; BLOCK]) -> Block {
     let (scale, min) = scale_and_min(&bytes[4..16], part);
     Block {
-        codes,
-        scale: half_at(bytes, 0) * f32::from(scale),
-        offset: -(half_at(bytes, 2) * f32::from(min)),
-        steps: [1, 1],
+        codes: codes.map(|code| code * i16::from(scale)),
+        scale: half_at(bytes, 0),
+        offset: -half_at(bytes, 2),
+        steps: [i16::from(min); 2],
     }
 }
 

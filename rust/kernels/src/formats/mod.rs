@@ -156,6 +156,21 @@ impl Format {
         matches!(self, Self::Q4_1 | Self::Q5_1 | Self::Q2_K | Self::Q4_K | Self::Q5_K)
     }
 
+    /// Blocks of 32 whose integer products share a scale and fit one i32 sum (see [`crate::matmul`]).
+    pub(crate) const fn run(self) -> usize {
+        match self {
+            Self::Q2_K | Self::Q3_K | Self::Q4_K => 8,
+            Self::Q5_K => 4,
+            Self::Q6_K => 2,
+            _ => 1,
+        }
+    }
+
+    /// True when the minima of a block's halves differ.
+    pub(crate) const fn has_half_offsets(self) -> bool {
+        matches!(self, Self::Q2_K)
+    }
+
     /// Bytes of a row of `cols` weights.
     ///
     /// # Errors
@@ -173,6 +188,9 @@ impl Format {
 }
 
 /// Thirty-two weights as integers: `w[i] = scale * codes[i] + offset * steps[i / 16]`.
+///
+/// Integer scales are folded into the codes and steps, so that `scale` is one of the stored f16, the same for a run of
+/// blocks ([`Format::run`]). Products of scale and code, and of offset and step, are exact in f32.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Block {
     pub codes: [i16; BLOCK],
@@ -258,12 +276,6 @@ impl<'a> Weights<'a> {
     #[must_use]
     pub fn format(&self) -> Format {
         self.format
-    }
-
-    /// The bytes from row `row` to the end of the matrix.
-    #[cfg(target_arch = "x86_64")]
-    pub(crate) fn rows_from(&self, row: usize) -> &'a [u8] {
-        &self.data[row * self.row_bytes..]
     }
 
     /// The bytes of one row.

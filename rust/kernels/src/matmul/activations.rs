@@ -4,23 +4,23 @@ use std::cell::UnsafeCell;
 
 use crate::formats::{BLOCK, Format};
 
-use super::{LANES, Mode};
+use super::{GROUP, LANES, Mode};
 
 /// Which representations a batch of activations is kept in.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Needs {
     /// The f32 rows.
     pub f32: bool,
-    /// Integer blocks of 32.
+    /// Integer codes.
     pub blocks: Option<Precision>,
 }
 
 /// How fine the integer codes of activations are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Precision {
-    /// Codes up to 127: one plane.
+    /// Codes up to 127.
     Int8,
-    /// Codes up to 8128 = 64 * 127: a coarse and a fine plane, which take two integer products.
+    /// Codes up to 8191.
     Int14,
 }
 
@@ -30,7 +30,7 @@ impl Precision {
     pub fn max_code(self) -> f32 {
         match self {
             Self::Int8 => 127.0,
-            Self::Int14 => 8128.0,
+            Self::Int14 => 8191.0,
         }
     }
 }
@@ -46,55 +46,36 @@ impl Needs {
     }
 }
 
-/// Codes of eight blocks.
+/// 256 columns of a row, or fewer at its end: `x[i]` is about `scale * codes[place(i)]`.
 #[derive(Clone, Copy)]
-#[repr(C, align(32))]
-pub(crate) struct Plane {
-    pub codes: [[i8; BLOCK]; LANES],
-    /// Sums of the codes of each half block.
-    pub halves: [[i16; 2]; LANES],
+#[repr(C, align(64))]
+pub(crate) struct Group {
+    /// Zero for columns behind the last one.
+    pub codes: [i16; GROUP],
+    /// Sums of the codes of each half block, and of each block: integers below 2^24.
+    pub halves: [f32; 2 * LANES],
+    pub blocks: [f32; LANES],
+    pub scale: f32,
 }
 
-/// Eight blocks: `x[32 * b + i]` is about `scales[b] * code` with
-/// `code = 64 * coarse.codes[b][i] + fine.codes[b][i]`, or the coarse code alone in int8.
+/// Where the code of a column is kept: the even columns of a block of 32, then its odd ones.
 ///
-/// `sums[b]` is `scales[b]` times the sum of the codes of block b.
-#[derive(Clone, Copy)]
-#[repr(C, align(32))]
-pub(crate) struct Octet {
-    pub coarse: Plane,
-    pub fine: Plane,
-    /// Whole codes, in int14: for products whose weights have 16 bits.
-    pub wide: [[i16; BLOCK]; LANES],
-    pub scales: [f32; LANES],
-    pub sums: [f32; LANES],
+/// Weights come in bytes and halves of bytes. Masks and shifts turn a vector of them into int16 of every other column,
+/// without shuffles.
+pub(crate) const fn place(column: usize) -> usize {
+    column / BLOCK * BLOCK + column % 2 * (BLOCK / 2) + column % BLOCK / 2
 }
 
-impl Plane {
-    const ZERO: Self = Self { codes: [[0; BLOCK]; LANES], halves: [[0; 2]; LANES] };
-
-    fn add_up(&mut self, block: usize) -> i32 {
-        let half = |part: &[i8]| part.iter().map(|&code| i16::from(code)).sum::<i16>();
-        let (low, high) = self.codes[block].split_at(BLOCK / 2);
-        self.halves[block] = [half(low), half(high)];
-        self.halves[block].iter().map(|&half| i32::from(half)).sum()
-    }
-}
-
-impl Octet {
+impl Group {
     const ZERO: Self = Self {
-        coarse: Plane::ZERO,
-        fine: Plane::ZERO,
-        wide: [[0; BLOCK]; LANES],
-        scales: [0.0; LANES],
-        sums: [0.0; LANES],
+        codes: [0; GROUP],
+        halves: [0.0; 2 * LANES],
+        blocks: [0.0; LANES],
+        scale: 0.0,
     };
 }
 
-/// Weight of a coarse code in steps of the fine ones.
-pub(crate) const COARSE: i32 = 64;
-
-/// Below this, 8128 / max is not a finite f32: the block counts as zero.
+/// Below this, 8191 / max is not a finite f32: the group counts as zero.
 const SMALLEST_MAX: f32 = 3e-35;
 
 /// Adding and subtracting 1.5 * 2^23 rounds |x| < 2^22 to the nearest integer, ties to even, on any CPU.
@@ -102,10 +83,10 @@ const ROUND: f32 = 12_582_912.0;
 
 /// A batch of activations [tokens, cols].
 ///
-/// Integer blocks are symmetric: `scale = max |x| / c` with c = [`Precision::max_code`], codes are `x * (c / max |x|)`
-/// rounded to nearest, ties to even. A block whose largest value is below 3e-35 is zero. A block with a NaN or an
-/// infinity has the scale NaN, so that every result of its token is NaN instead of silently wrong. f32 rows are kept as
-/// they are.
+/// Integer codes are symmetric in groups of 256 columns: `scale = max |x| / c` with c = [`Precision::max_code`], codes
+/// are `x * (c / max |x|)` rounded to nearest, ties to even. A group whose largest value is below 3e-35 is zero. A group
+/// with a NaN or an infinity has the scale NaN, so that every result of its token is NaN instead of silently wrong. f32
+/// rows are kept as they are.
 ///
 /// Threads may write different rows at once ([`Self::write_row`]).
 #[derive(Default)]
@@ -114,7 +95,8 @@ pub struct Activations {
     cols: usize,
     needs: Needs,
     values: Vec<UnsafeCell<f32>>,
-    octets: Vec<UnsafeCell<Octet>>,
+    /// [group][token]: the products take all tokens through one group of columns after the other.
+    groups: Vec<UnsafeCell<Group>>,
 }
 
 // SAFETY: shared access only reads, except for `write_row`, whose contract excludes races.
@@ -131,7 +113,7 @@ impl Activations {
     /// unspecified until they are written.
     ///
     /// # Panics
-    /// When blocks are asked for and `cols` is not a multiple of 32.
+    /// When integer codes are asked for and `cols` is not a multiple of 32.
     pub fn reset(&mut self, tokens: usize, cols: usize, needs: Needs) {
         assert!(
             needs.blocks.is_none() || cols.is_multiple_of(BLOCK),
@@ -142,9 +124,9 @@ impl Activations {
         if self.values.len() < values {
             self.values.resize_with(values, Default::default);
         }
-        let octets = if needs.blocks.is_some() { tokens * self.row_octets() } else { 0 };
-        if self.octets.len() < octets {
-            self.octets.resize_with(octets, || UnsafeCell::new(Octet::ZERO));
+        let groups = if needs.blocks.is_some() { tokens * cols.div_ceil(GROUP) } else { 0 };
+        if self.groups.len() < groups {
+            self.groups.resize_with(groups, || UnsafeCell::new(Group::ZERO));
         }
     }
 
@@ -168,10 +150,6 @@ impl Activations {
 
     fn padded_cols(&self) -> usize {
         self.cols.next_multiple_of(LANES)
-    }
-
-    fn row_octets(&self) -> usize {
-        self.cols.div_ceil(BLOCK * LANES)
     }
 
     /// Stores `row` as row `token`.
@@ -203,12 +181,10 @@ impl Activations {
             values[self.cols..].fill(0.0);
         }
         if let Some(precision) = self.needs.blocks {
-            let count = self.row_octets();
-            let cells = &self.octets[token * count..][..count];
-            // SAFETY: as above, for UnsafeCell<Octet>.
-            let octets = unsafe { std::slice::from_raw_parts_mut(UnsafeCell::raw_get(cells.as_ptr()), count) };
-            for (octet, values) in octets.iter_mut().zip(row.chunks(BLOCK * LANES)) {
-                quantize(values, precision, octet);
+            for (index, values) in row.chunks(GROUP).enumerate() {
+                // SAFETY: the caller has sole access to the row, and so to its groups.
+                let group = unsafe { &mut *self.groups[index * self.tokens + token].get() };
+                write_group(values, precision, group);
             }
         }
     }
@@ -222,64 +198,67 @@ impl Activations {
         unsafe { std::slice::from_raw_parts(UnsafeCell::raw_get(cells.as_ptr()), padded) }
     }
 
-    /// Row `token` in blocks, with zero blocks to a multiple of 8.
-    pub(super) fn octets(&self, token: usize) -> &[Octet] {
-        assert!(self.needs.blocks.is_some() && token < self.tokens, "these activations have no integer blocks");
-        let count = self.row_octets();
-        let cells = &self.octets[token * count..][..count];
-        // SAFETY: same layout and bounds; the contract of `write_row` excludes a writer.
-        unsafe { std::slice::from_raw_parts(UnsafeCell::raw_get(cells.as_ptr()), count) }
+    /// Group `index` of columns, of every token.
+    pub(super) fn groups(&self, index: usize) -> &[Group] {
+        assert!(self.needs.blocks.is_some(), "these activations have no integer codes");
+        let cells = &self.groups[index * self.tokens..][..self.tokens];
+        // SAFETY: UnsafeCell<Group> has the layout of Group, and the contract of `write_row` excludes a writer.
+        unsafe { std::slice::from_raw_parts(UnsafeCell::raw_get(cells.as_ptr()), cells.len()) }
     }
 }
 
-/// Quantises up to eight blocks; absent ones become zero.
-fn quantize(values: &[f32], precision: Precision, octet: &mut Octet) {
-    let (blocks, rest) = values.as_chunks::<BLOCK>();
-    debug_assert!(rest.is_empty());
-    for (b, block) in blocks.iter().enumerate() {
-        let (scale, inverse) = scale_of(block, precision);
-        let defined = scale > 0.0;
-        let code = |x: f32| {
-            let bits = (x * inverse + ROUND).to_bits() as i32;
-            if defined { bits.wrapping_sub(ROUND.to_bits() as i32) } else { 0 }
-        };
-        let (coarse, fine) = (&mut octet.coarse, &mut octet.fine);
-        octet.scales[b] = scale;
-        let sum = match precision {
-            Precision::Int8 => {
-                for (to, &x) in coarse.codes[b].iter_mut().zip(block) {
-                    *to = code(x) as i8;
-                }
-                coarse.add_up(b)
-            }
-            Precision::Int14 => {
-                for (wide, &x) in octet.wide[b].iter_mut().zip(block) {
-                    *wide = code(x) as i16;
-                }
-                for ((coarse, fine), &code) in coarse.codes[b].iter_mut().zip(&mut fine.codes[b]).zip(&octet.wide[b]) {
-                    // Rounded division: the fine code is within -32..32, the coarse one within -127..=127.
-                    let high = (code + COARSE as i16 / 2) >> COARSE.ilog2();
-                    (*coarse, *fine) = (high as i8, (code - COARSE as i16 * high) as i8);
-                }
-                COARSE * coarse.add_up(b) + fine.add_up(b)
-            }
-        };
-        octet.sums[b] = scale * sum as f32;
+fn write_group(values: &[f32], precision: Precision, group: &mut Group) {
+    #[cfg(target_arch = "x86_64")]
+    if is_x86_feature_detected!("avx2") {
+        // SAFETY: the CPU has AVX2.
+        return unsafe { quantize_avx2(values, precision, group) };
     }
-    for b in blocks.len()..LANES {
-        for plane in [&mut octet.coarse, &mut octet.fine] {
-            plane.codes[b] = [0; BLOCK];
-            plane.halves[b] = [0; 2];
+    quantize(values, precision, group);
+}
+
+/// [`quantize`] in wider vectors: the same operations.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+fn quantize_avx2(values: &[f32], precision: Precision, group: &mut Group) {
+    quantize(values, precision, group);
+}
+
+/// Quantises up to 256 columns, a multiple of 32; absent ones become zero.
+#[allow(clippy::inline_always, reason = "only what is inlined into `quantize_avx2` is compiled for AVX2")]
+#[inline(always)]
+fn quantize(values: &[f32], precision: Precision, group: &mut Group) {
+    let (scale, inverse) = scale_of(values, precision);
+    let defined = scale > 0.0;
+    let code = |x: f32| {
+        let bits = (x * inverse + ROUND).to_bits().wrapping_sub(ROUND.to_bits());
+        if defined { bits as i16 } else { 0 }
+    };
+    let (codes, absent) = group.codes.split_at_mut(values.len());
+    for (codes, values) in codes.as_chunks_mut::<BLOCK>().0.iter_mut().zip(values.as_chunks::<BLOCK>().0) {
+        for i in 0..BLOCK / 2 {
+            codes[i] = code(values[2 * i]);
+            codes[BLOCK / 2 + i] = code(values[2 * i + 1]);
         }
-        octet.wide[b] = [0; BLOCK];
-        (octet.scales[b], octet.sums[b]) = (0.0, 0.0);
     }
+    absent.fill(0);
+    for (sums, codes) in group.halves.as_chunks_mut::<2>().0.iter_mut().zip(group.codes.as_chunks::<BLOCK>().0) {
+        for (half, sum) in sums.iter_mut().enumerate() {
+            let at = |i: usize| i32::from(codes[8 * half + i]) + i32::from(codes[16 + 8 * half + i]);
+            *sum = (0..8).map(at).sum::<i32>() as f32;
+        }
+    }
+    for (sum, [low, high]) in group.blocks.iter_mut().zip(group.halves.as_chunks::<2>().0) {
+        *sum = low + high;
+    }
+    group.scale = scale;
 }
 
-/// Scale of a block and what its values are multiplied with.
-fn scale_of(block: &[f32; BLOCK], precision: Precision) -> (f32, f32) {
+/// Scale of a group and what its values are multiplied with.
+#[allow(clippy::inline_always, reason = "as for `quantize`")]
+#[inline(always)]
+fn scale_of(values: &[f32], precision: Precision) -> (f32, f32) {
     // Bits of |x| order like |x|, with NaN above infinity: no NaN gets lost on the way.
-    let max = f32::from_bits(block.iter().map(|x| x.to_bits() & 0x7fff_ffff).fold(0, u32::max));
+    let max = f32::from_bits(values.iter().map(|x| x.to_bits() & 0x7fff_ffff).fold(0, u32::max));
     if !max.is_finite() {
         (f32::NAN, 0.0)
     } else if max < SMALLEST_MAX {
@@ -293,68 +272,52 @@ fn scale_of(block: &[f32; BLOCK], precision: Precision) -> (f32, f32) {
 mod tests {
     use super::*;
 
-    fn one_block(values: [f32; BLOCK], precision: Precision) -> Octet {
-        let mut octet = Octet::ZERO;
-        octet.coarse.codes = [[7; BLOCK]; LANES];
-        octet.scales = [1.0; LANES];
-        quantize(&values, precision, &mut octet);
-        octet
-    }
-
-    fn code(octet: &Octet, i: usize) -> i32 {
-        COARSE * i32::from(octet.coarse.codes[0][i]) + i32::from(octet.fine.codes[0][i])
-    }
-
-    #[test]
-    fn int8_codes_are_rounded_to_nearest_even_and_sums_are_exact() {
-        let mut values = [0.0; BLOCK];
-        values[..6].copy_from_slice(&[127.0, 0.5, 1.5, 2.5, -0.5, -1.5]);
-        values[16] = -127.0;
-        values[31] = 3.49;
-        let octet = one_block(values, Precision::Int8);
-        assert_eq!(octet.coarse.codes[0][..6], [127, 0, 2, 2, 0, -2]);
-        assert_eq!((octet.coarse.codes[0][16], octet.coarse.codes[0][31]), (-127, 3));
-        assert_eq!(octet.scales[0].to_bits(), 1.0_f32.to_bits());
-        assert_eq!(octet.coarse.halves[0], [129, -124]);
-        assert_eq!(octet.sums[0].to_bits(), 5.0_f32.to_bits());
-        assert_eq!(octet.coarse.codes[1..], [[0; BLOCK]; 7], "absent blocks are cleared");
-        assert_eq!(octet.scales[1..], [0.0; 7]);
+    fn group(values: &[f32], precision: Precision) -> Group {
+        let mut group = Group { codes: [7; GROUP], scale: 1.0, ..Group::ZERO };
+        write_group(values, precision, &mut group);
+        let mut plain = Group { codes: [7; GROUP], scale: 1.0, ..Group::ZERO };
+        quantize(values, precision, &mut plain);
+        assert_eq!((plain.codes, plain.halves), (group.codes, group.halves));
+        assert_eq!((plain.blocks, plain.scale.to_bits()), (group.blocks, group.scale.to_bits()));
+        group
     }
 
     #[test]
-    fn int14_codes_come_in_two_planes() {
-        let mut values = [0.0; BLOCK];
-        let codes = [8128, -8128, 31, 32, 33, -31, -32, -33, 8095, 95, 96, -96, 1, -1, 64, 4097];
-        for (value, code) in values.iter_mut().zip(codes) {
-            *value = code as f32;
+    fn codes_are_rounded_to_nearest_even_and_sums_are_exact() {
+        for (precision, max) in [(Precision::Int8, 127), (Precision::Int14, 8191)] {
+            let mut values = [0.0; 2 * BLOCK];
+            values[..6].copy_from_slice(&[max as f32, 0.5, 1.5, 2.5, -0.5, -1.5]);
+            values[16] = -max as f32;
+            values[31] = 3.49;
+            values[40] = -9.0;
+            let group = group(&values, precision);
+            let code = |column: usize| group.codes[place(column)];
+            assert_eq!([0, 1, 2, 3, 4, 5].map(code), [max, 0, 2, 2, 0, -2]);
+            assert_eq!([16, 31, 40].map(code), [-max, 3, -9]);
+            assert_eq!(group.codes[64..], [0; GROUP - 64], "absent columns are cleared");
+            assert_eq!(group.scale.to_bits(), 1.0_f32.to_bits());
+            assert_eq!(group.halves[..3], [f32::from(max) + 2.0, 3.0 - f32::from(max), -9.0]);
+            assert_eq!(group.blocks, [5.0, -9.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0]);
         }
-        let octet = one_block(values, Precision::Int14);
-        for (i, expected) in codes.into_iter().enumerate() {
-            assert_eq!((code(&octet, i), i32::from(octet.wide[0][i])), (expected, expected));
-            assert!((-32..32).contains(&octet.fine.codes[0][i]) && octet.coarse.codes[0][i] > -128);
-        }
-        assert_eq!(octet.scales[0].to_bits(), 1.0_f32.to_bits());
-        assert_eq!(octet.sums[0].to_bits(), (codes.iter().sum::<i32>() as f32).to_bits());
     }
 
     #[test]
-    fn extreme_blocks_stay_defined() {
-        for precision in [Precision::Int8, Precision::Int14] {
+    fn extreme_groups_stay_defined() {
+        for (precision, most) in [(Precision::Int8, 127), (Precision::Int14, 8191)] {
             for x in [f32::MAX, -f32::MAX, 4e-35, -1.0] {
-                let octet = one_block([x; BLOCK], precision);
-                assert_eq!(octet.coarse.codes[0], [if x > 0.0 { 127 } else { -127 }; BLOCK], "{x}");
-                assert_eq!(octet.fine.codes[0], [0; BLOCK], "{x}");
+                let group = group(&[x; GROUP], precision);
+                assert_eq!(group.codes, [if x > 0.0 { most } else { -most }; GROUP], "{x}");
             }
             for x in [1e-40, -f32::MIN_POSITIVE, 0.0, -0.0] {
-                let octet = one_block([x; BLOCK], precision);
-                assert_eq!((octet.coarse.codes[0], octet.scales[0]), ([0; BLOCK], 0.0), "{x}");
+                let group = group(&[x; BLOCK], precision);
+                assert_eq!((group.codes, group.scale), ([0; GROUP], 0.0), "{x}");
             }
             for x in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, -f32::NAN] {
-                let mut values = [1.0; BLOCK];
-                values[9] = x;
-                let octet = one_block(values, precision);
-                assert!(octet.scales[0].is_nan() && octet.sums[0].is_nan(), "{x}");
-                assert_eq!(octet.coarse.codes[0], [0; BLOCK]);
+                let mut values = [1.0; GROUP];
+                values[99] = x;
+                let group = group(&values, precision);
+                assert!(group.scale.is_nan(), "{x}");
+                assert_eq!((group.codes, group.blocks), ([0; GROUP], [0.0; LANES]));
             }
         }
     }

@@ -5,21 +5,26 @@
 //! The result for a row and a token is one fixed sequence of f32 operations. It does not depend on the instruction set,
 //! on how many tokens or rows a call has, or on threads: equal bits everywhere (any NaN equals any NaN).
 //!
-//! Eight partial sums start at +0 and end as `((p0+p4)+(p2+p6)) + ((p1+p5)+(p3+p7))`.
-//!
-//! *Integer blocks, quantised formats.* Blocks of 32 columns, taken in order; block b belongs to partial sum b % 8:
+//! *Integer products, quantised formats.* Groups of 256 columns (eight blocks of 32; the last group may be shorter),
+//! taken in order. With codes, scale, offset and steps of the weight blocks as in [`crate::formats`], and q, `x.scale`
+//! and sums of a group of activations as in [`Activations`]:
 //! ```text
-//! isum = sum of codes * q          exact integers, sub-block scales folded in
-//! msum = sum of steps * half sums  exact integers, only for formats with an offset
-//! p = fma(isum as f32, scale * x.scale, p)
-//! p = fma(offset, x.scale * (msum as f32), p)
+//! result = 0
+//! for group:
+//!     v = 0
+//!     for run of blocks:                         1, 2, 4 or 8 blocks: `Format::run`
+//!         isum = sum of codes * q                exact in i32
+//!         v = fma(isum as f32, scale, v)
+//!     for block (half block in Q2_K):            formats with an offset
+//!         v = fma(offset * step, sum of q, v)
+//!     result = fma(v, x.scale, result)
 //! ```
-//! with `codes`, `scale`, `steps` and `offset` as in [`crate::formats`], and q, `x.scale` and half sums as in
-//! [`Activations`]. In [`Precision::Int14`], q = 64 * coarse + fine, so isum and msum are 64 times the coarse plane's
-//! plus the fine plane's: both exact in i32.
+//! The sums fit: codes of a run are at most 945 (`Q4_K`, 256 columns), 1953 (`Q5_K`, 128) or 4096 (`Q6_K`, 64) in
+//! magnitude, and q at most 8191.
 //!
 //! *Exact mode, and dense formats in both modes.* Rows are dequantised to f32 and padded with zeros to a multiple of 8
-//! columns; column c belongs to partial sum c % 8: `p = fma(w, x, p)`.
+//! columns. Eight partial sums start at +0; column c belongs to partial sum c % 8: `p = fma(w, x, p)`. They end as
+//! `((p0+p4)+(p2+p6)) + ((p1+p5)+(p3+p7))`.
 
 mod activations;
 mod scalar;
@@ -31,11 +36,14 @@ use std::ops::Range;
 
 pub use activations::{Activations, Needs, Precision};
 
-use crate::formats::{Format, Weights};
+use crate::formats::{BLOCK, Format, Weights};
 use crate::isa::Isa;
 
-/// Number of interleaved partial sums of a result.
+/// Number of interleaved partial sums of an exact result; blocks in a group of an integer one.
 const LANES: usize = 8;
+
+/// Columns that share a scale of the activations.
+const GROUP: usize = LANES * BLOCK;
 
 /// How a product treats its activations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,11 +104,16 @@ impl<'a> OutView<'a> {
 
     /// Writes one result; `multiply` has checked that it fits.
     fn set(&mut self, token: usize, row: usize, value: f32) {
+        self.set_rows(token, row, &[value]);
+    }
+
+    /// Writes the results of neighbouring rows.
+    fn set_rows(&mut self, token: usize, row: usize, values: &[f32]) {
         let at = token * self.stride + self.offset + row;
-        debug_assert!(at < self.len);
+        debug_assert!(at + values.len() <= self.len);
         // SAFETY: `multiply` checked with `fits` that the largest index is below len, and the constructor's contract
-        // gives this view the element.
-        unsafe { self.ptr.add(at).write(value) }
+        // gives this view the elements.
+        unsafe { self.ptr.add(at).copy_from_nonoverlapping(values.as_ptr(), values.len()) }
     }
 }
 
@@ -136,12 +149,12 @@ pub fn multiply(
     assert!(precision.is_none() || precision == x.needs().blocks, "these activations have other integer blocks");
     match isa {
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx2 => x86::multiply(weights, rows, x, precision, &mut out, &mut scratch.x86),
+        Isa::Avx2 | Isa::Avx512Vnni => x86::multiply(isa, weights, rows, x, precision, &mut out, &mut scratch.x86),
         _ => scalar::multiply(weights, rows, x, precision, &mut out, &mut scratch.scalar),
     }
 }
 
-/// The end of every result: partial sums to one.
+/// The end of an exact result: partial sums to one.
 fn reduce(p: [f32; LANES]) -> f32 {
     ((p[0] + p[4]) + (p[2] + p[6])) + ((p[1] + p[5]) + (p[3] + p[7]))
 }

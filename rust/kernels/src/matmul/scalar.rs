@@ -2,9 +2,9 @@
 
 use std::ops::Range;
 
-use crate::formats::{BLOCK, Block, Weights};
+use crate::formats::{BLOCK, Block, Format, Weights};
 
-use super::activations::{Activations, COARSE, Octet, Plane, Precision};
+use super::activations::{Activations, Precision, place};
 use super::{LANES, OutView, reduce};
 
 /// A decoded weight row.
@@ -23,15 +23,14 @@ pub(super) fn multiply(
     scratch: &mut Scratch,
 ) {
     for row in rows {
-        if let Some(precision) = precision {
+        if precision.is_some() {
             let bytes = weights.row(row);
             scratch.blocks.clear();
             scratch
                 .blocks
                 .extend((0..weights.cols() / BLOCK).map(|index| Block::decode(weights.format(), bytes, index)));
             for token in 0..x.tokens() {
-                let octets = x.octets(token);
-                out.set(token, row, block_dot(&scratch.blocks, octets, weights.format().has_offset(), precision));
+                out.set(token, row, block_dot(&scratch.blocks, x, token, weights.format()));
             }
         } else {
             scratch.row.clear();
@@ -44,30 +43,32 @@ pub(super) fn multiply(
     }
 }
 
-fn block_dot(row: &[Block], x: &[Octet], has_offset: bool, precision: Precision) -> f32 {
-    let mut partial = [0.0_f32; LANES];
-    for (blocks, x) in row.chunks(LANES).zip(x) {
-        for (lane, block) in blocks.iter().enumerate() {
-            let p = &mut partial[lane];
-            let both = |sum: fn(&Block, &Plane, usize) -> i32| match precision {
-                Precision::Int8 => sum(block, &x.coarse, lane),
-                Precision::Int14 => COARSE * sum(block, &x.coarse, lane) + sum(block, &x.fine, lane),
-            };
-            *p = (both(code_sum) as f32).mul_add(block.scale * x.scales[lane], *p);
-            if has_offset {
-                *p = block.offset.mul_add(x.scales[lane] * both(step_sum) as f32, *p);
+fn block_dot(row: &[Block], x: &Activations, token: usize, format: Format) -> f32 {
+    let mut result = 0.0_f32;
+    for (index, blocks) in row.chunks(LANES).enumerate() {
+        let x = &x.groups(index)[token];
+        let mut v = 0.0_f32;
+        for (run, codes) in blocks.chunks(format.run()).zip(x.codes.chunks(format.run() * BLOCK)) {
+            let isum: i32 = run.iter().zip(codes.chunks(BLOCK)).map(|(block, codes)| code_sum(block, codes)).sum();
+            v = (isum as f32).mul_add(run[0].scale, v);
+        }
+        if format.has_offset() {
+            for (b, block) in blocks.iter().enumerate() {
+                let [low, high] = block.steps.map(|step| block.offset * f32::from(step));
+                if format.has_half_offsets() {
+                    v = high.mul_add(x.halves[2 * b + 1], low.mul_add(x.halves[2 * b], v));
+                } else {
+                    v = low.mul_add(x.blocks[b], v);
+                }
             }
         }
+        result = v.mul_add(x.scale, result);
     }
-    reduce(partial)
+    result
 }
 
-fn code_sum(block: &Block, x: &Plane, lane: usize) -> i32 {
-    block.codes.iter().zip(&x.codes[lane]).map(|(&code, &q)| i32::from(code) * i32::from(q)).sum()
-}
-
-fn step_sum(block: &Block, x: &Plane, lane: usize) -> i32 {
-    block.steps.iter().zip(&x.halves[lane]).map(|(&step, &half)| i32::from(step) * i32::from(half)).sum()
+fn code_sum(block: &Block, x: &[i16]) -> i32 {
+    block.codes.iter().enumerate().map(|(i, &code)| i32::from(code) * i32::from(x[place(i)])).sum()
 }
 
 fn f32_dot(row: &[f32], x: &[f32]) -> f32 {
@@ -85,17 +86,17 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::formats::Format;
-    use crate::matmul::{Mode, Needs};
+    use crate::matmul::{GROUP, Mode, Needs};
 
     /// The product of dequantised weights and unquantised activations in f64, and how far codes may be from it.
     ///
-    /// An activation is off by at most half a step (and rounding of the step: 2 epsilon of the largest value); f32
-    /// arithmetic rounds every term a few times and every partial sum once per block.
+    /// An activation is off by at most half a step of its group (and rounding of the step: 2 epsilon of the largest
+    /// value); f32 arithmetic rounds every run's sum a few times, and each sum once per run, block and group.
     fn expected(row: &[Block], x: &[f32], precision: Precision) -> (f64, f64) {
         let (mut sum, mut quantization, mut magnitude) = (0.0, 0.0, 0.0);
-        for (block, values) in row.iter().zip(x.chunks(BLOCK)) {
-            let max = values.iter().fold(0.0_f32, |max, x| max.max(x.abs()));
+        for (b, (block, values)) in row.iter().zip(x.chunks(BLOCK)).enumerate() {
+            let group = &x[b / LANES * GROUP..x.len().min((b / LANES + 1) * GROUP)];
+            let max = group.iter().fold(0.0_f32, |max, x| max.max(x.abs()));
             let error = f64::from(max) * (0.5 / f64::from(precision.max_code()) + 4.0 * f64::from(f32::EPSILON));
             for (i, &x) in values.iter().enumerate() {
                 let scaled = f64::from(block.scale) * f64::from(block.codes[i]);
@@ -105,7 +106,7 @@ mod tests {
                 magnitude += (scaled.abs() + offset.abs()) * (f64::from(x.abs()) + error);
             }
         }
-        let rounding = (2 * row.len().div_ceil(LANES) + 8) as f64 * f64::from(f32::EPSILON) * magnitude;
+        let rounding = (3 * row.len() + 8) as f64 * f64::from(f32::EPSILON) * magnitude;
         (sum, quantization + rounding)
     }
 

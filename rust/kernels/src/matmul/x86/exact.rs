@@ -7,9 +7,8 @@ use crate::formats::{BLOCK, Format, Weights};
 use crate::matmul::activations::Activations;
 use crate::matmul::{LANES, OutView};
 
-use super::gemv::decode_cut;
-use super::lanes::{each8, load_f32, reduce, store_f32, store_i32};
-use super::octet::{Decode, Sum};
+use super::decode::{Decode, Offsets};
+use super::lanes::{each8, load_f32, load16, load32, reduce, store_f32};
 
 /// Rows and tokens of a tile: 12 accumulators hide the latency of fma and leave registers for the operands.
 const ROWS: usize = 4;
@@ -94,18 +93,18 @@ pub(super) fn dense(weights: &Weights<'_>, row: usize, out: &mut [[f32; LANES]])
     match weights.format() {
         Format::F16 => {
             for (group, b) in out.iter_mut().zip(bytes.as_chunks::<16>().0) {
-                store_f32(group, _mm256_cvtph_ps(super::lanes::load16(b, 0)));
+                store_f32(group, _mm256_cvtph_ps(unsafe { load16(b.as_ptr()) }));
             }
         }
         Format::BF16 => {
             for (group, b) in out.iter_mut().zip(bytes.as_chunks::<16>().0) {
-                let wide = _mm256_cvtepu16_epi32(super::lanes::load16(b, 0));
+                let wide = _mm256_cvtepu16_epi32(unsafe { load16(b.as_ptr()) });
                 store_f32(group, _mm256_castsi256_ps(_mm256_slli_epi32::<16>(wide)));
             }
         }
         _ => {
             for (group, b) in out.iter_mut().zip(bytes.as_chunks::<32>().0) {
-                store_f32(group, _mm256_castsi256_ps(super::lanes::load32(b, 0)));
+                store_f32(group, _mm256_castsi256_ps(unsafe { load32(b.as_ptr()) }));
             }
         }
     }
@@ -118,67 +117,44 @@ pub(super) fn dense(weights: &Weights<'_>, row: usize, out: &mut [[f32; LANES]])
 /// A row of a quantised format.
 #[target_feature(enable = "avx2,fma,f16c")]
 pub(super) fn quantized<D: Decode>(weights: &Weights<'_>, row: usize, out: &mut [[f32; LANES]]) {
-    let mut bytes = weights.rows_from(row);
-    for groups in out.chunks_mut(LANES * BLOCK / LANES) {
-        let octet = decode_cut::<D>(bytes);
-        bytes = &bytes[D::BYTES.min(bytes.len())..];
-        let (mut scales, mut offsets) = ([0.0; LANES], [0.0; LANES]);
-        store_f32(&mut scales, octet.scale);
-        store_f32(&mut offsets, octet.offset);
-        let pairs = lanes_of(octet.pairs);
-        let steps = lanes_of(octet.steps);
-        let codes = each8!(|J| octet.codes[J]);
+    let bytes = weights.row(row).as_ptr();
+    for (index, groups) in out.chunks_mut(LANES * BLOCK / LANES).enumerate() {
+        let group = bytes.wrapping_add(index * D::BYTES);
+        let blocks = groups.len() * LANES / BLOCK;
+        let mut offsets: Offsets = [_mm256_setzero_ps(); 16];
+        // SAFETY: `group` is group `index` of the row, and has as many blocks as the output; here and below.
+        let scales = unsafe {
+            // Eight times the same row: one lane counts.
+            let scales = D::scales(group);
+            D::offsets(&[group; 8], &[scales; 8], blocks, &mut offsets);
+            scales
+        };
+        let codes = each8!(|B| if B < blocks {
+            // SAFETY: see above.
+            unsafe { D::block(group, &scales, B) }
+        } else {
+            [_mm256_setzero_si256(); 2]
+        });
         for (block, groups) in groups.chunks_exact_mut(BLOCK / LANES).enumerate() {
-            let quarters = quarters::<D>(codes[block]);
-            for (i, (group, &codes)) in groups.iter_mut().zip(&quarters).enumerate() {
-                // As in the reference: the integer scale times the code is exact, then one rounding.
-                let mut code = _mm256_sub_epi32(codes, _mm256_set1_epi32(i32::from(D::BIAS)));
-                if D::SUM == Sum::Halves {
-                    code = _mm256_mullo_epi32(code, _mm256_set1_epi32(half_of(pairs[block], i / 2)));
-                }
-                let mut value = _mm256_mul_ps(_mm256_set1_ps(scales[block]), _mm256_cvtepi32_ps(code));
-                if D::OFFSET {
-                    let step = half_of(steps[block], i / 2) as f32;
-                    value = _mm256_add_ps(value, _mm256_set1_ps(offsets[block] * step));
+            // SAFETY: see above.
+            let scale = unsafe { D::run_scale(&[group; 8], block / D::FORMAT.run()) };
+            let [even, odd] = codes[block];
+            let ordered = [_mm256_unpacklo_epi16(even, odd), _mm256_unpackhi_epi16(even, odd)];
+            for (eight, group) in groups.iter_mut().enumerate() {
+                let (vector, half) = (ordered[eight % 2], eight / 2);
+                let part = if D::FORMAT.has_half_offsets() { 2 * block + half } else { block };
+                let codes = if half == 0 {
+                    _mm256_castsi256_si128(vector)
+                } else {
+                    _mm256_extracti128_si256::<1>(vector)
+                };
+                // As in the reference: products are exact, then one rounding.
+                let mut value = _mm256_mul_ps(scale, _mm256_cvtepi32_ps(_mm256_cvtepi16_epi32(codes)));
+                if D::FORMAT.has_offset() {
+                    value = _mm256_add_ps(value, offsets[part]);
                 }
                 store_f32(group, value);
             }
         }
-    }
-}
-
-/// The low (0) or high (1) int16 of a pair.
-fn half_of(pair: i32, half: usize) -> i32 {
-    if half == 0 { i32::from(pair as i16) } else { pair >> 16 }
-}
-
-#[inline]
-#[target_feature(enable = "avx2,fma,f16c")]
-fn lanes_of(v: __m256i) -> [i32; LANES] {
-    let mut lanes = [0; LANES];
-    store_i32(&mut lanes, v);
-    lanes
-}
-
-/// The 32 codes of a block as int32, eight per vector.
-#[inline]
-#[target_feature(enable = "avx2,fma,f16c")]
-fn quarters<D: Decode>(codes: __m256i) -> [__m256i; 4] {
-    let (low, high) = (_mm256_castsi256_si128(codes), _mm256_extracti128_si256::<1>(codes));
-    let parts = [low, _mm_srli_si128::<8>(low), high, _mm_srli_si128::<8>(high)];
-    if D::SUM == Sum::Signed {
-        [
-            _mm256_cvtepi8_epi32(parts[0]),
-            _mm256_cvtepi8_epi32(parts[1]),
-            _mm256_cvtepi8_epi32(parts[2]),
-            _mm256_cvtepi8_epi32(parts[3]),
-        ]
-    } else {
-        [
-            _mm256_cvtepu8_epi32(parts[0]),
-            _mm256_cvtepu8_epi32(parts[1]),
-            _mm256_cvtepu8_epi32(parts[2]),
-            _mm256_cvtepu8_epi32(parts[3]),
-        ]
     }
 }

@@ -1,11 +1,11 @@
-//! Octets of the K-quants: one storage block each.
+//! Groups of the K-quants: one storage block each.
 
 use core::arch::x86_64::*;
 
 use crate::formats::Format;
 
-use super::lanes::{each8, f16_at, load16, load32};
-use super::octet::{Decode, Octet, Sum, chunk, plain, with_offset};
+use super::decode::{Decode, Offsets, Scales};
+use super::lanes::{each8, gather_f16, load4, load16, load32, transpose, widen, widen_signed};
 
 /// Bits `shift..shift + 2` of every byte, moved to bit `to`. Both shifts are known after inlining.
 #[inline]
@@ -35,43 +35,103 @@ fn bit_as(x: __m256i, bit: usize, mask: i8) -> __m256i {
     _mm256_and_si256(_mm256_cmpeq_epi8(_mm256_and_si256(x, single), single), _mm256_set1_epi8(mask))
 }
 
-/// Scales and negated minima of the twelve bytes that `Q4_K` and `Q5_K` share, as f32 per block.
+/// Codes times the scale of their block.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn scales_and_offsets<const N: usize>(b: &[u8; N]) -> (__m256, __m256) {
-    let word = |at: usize| u32::from_le_bytes([b[at], b[at + 1], b[at + 2], b[at + 3]]);
-    let (low, min, mixed) = (word(4), word(8), word(12));
-    let scales = [low & 0x3f3f_3f3f, mixed & 0x0f0f_0f0f | low >> 2 & 0x3030_3030];
-    let mins = [min & 0x3f3f_3f3f, mixed >> 4 & 0x0f0f_0f0f | min >> 2 & 0x3030_3030];
-    let wide = |parts: [u32; 2]| {
-        let both = u64::from(parts[0]) | u64::from(parts[1]) << 32;
-        _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_cvtsi64_si128(both.cast_signed())))
-    };
-    (
-        _mm256_mul_ps(wide(scales), _mm256_set1_ps(f16_at(b, 0))),
-        _mm256_mul_ps(wide(mins), _mm256_set1_ps(-f16_at(b, 2))),
+fn scaled(codes: [__m256i; 2], scales: __m256i, block: usize) -> [__m256i; 2] {
+    let word = 0x0100 + 0x0202 * block as i16;
+    let blocks = _mm256_permute4x64_epi64::<0x44>(scales);
+    let scale = _mm256_shuffle_epi8(blocks, _mm256_set1_epi16(word));
+    [_mm256_mullo_epi16(codes[0], scale), _mm256_mullo_epi16(codes[1], scale)]
+}
+
+/// Codes times the scales of their half blocks: the halves of a block are halves of both vectors.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn scaled_halves(codes: [__m256i; 2], scales: __m256i, block: usize) -> [__m256i; 2] {
+    let pair = _mm256_permutevar8x32_epi32(scales, _mm256_set1_epi32(block as i32));
+    let (first, second) = (0x0100_0100_0100_0100, 0x0302_0302_0302_0302);
+    let scale = _mm256_shuffle_epi8(pair, _mm256_setr_epi64x(first, first, second, second));
+    [_mm256_mullo_epi16(codes[0], scale), _mm256_mullo_epi16(codes[1], scale)]
+}
+
+/// The 6-bit scales (bytes 0..8) and minima (bytes 8..16) of `Q4_K` and `Q5_K`.
+///
+/// # Safety
+/// `group` is one of theirs.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn six_bits(group: *const u8) -> __m128i {
+    // SAFETY: the words lie in the twelve bytes behind two f16.
+    let (low, min, mixed) = unsafe { (load4(group.add(4)), load4(group.add(8)), load4(group.add(12))) };
+    let upper = |nibbles: u32, bits: u32| (nibbles & 0x0f0f_0f0f | bits >> 2 & 0x3030_3030).cast_signed();
+    _mm_setr_epi32(
+        (low & 0x3f3f_3f3f).cast_signed(),
+        upper(mixed, low),
+        (min & 0x3f3f_3f3f).cast_signed(),
+        upper(mixed >> 4, min),
     )
 }
+
+/// -(scale of minima) * minimum of eight rows of `Q4_K` or `Q5_K`.
+///
+/// # Safety
+/// `groups` are groups of these formats.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn minima(groups: &[*const u8; 8], scales: &[Scales; 8], to: &mut Offsets) {
+    let mins = transpose(&each8!(|J| _mm256_cvtepi16_epi32(_mm256_extracti128_si256::<1>(scales[J]))));
+    // SAFETY: the caller's promise.
+    let scale = _mm256_sub_ps(_mm256_setzero_ps(), unsafe { gather_f16(groups, 2) });
+    for (offset, min) in to.iter_mut().zip(mins) {
+        *offset = _mm256_mul_ps(scale, _mm256_cvtepi32_ps(min));
+    }
+}
+
+// SAFETY of all blocks below: the promises of the trait; a group is one storage block.
 
 pub(super) struct Q2K;
 impl Decode for Q2K {
     const FORMAT: Format = Format::Q2_K;
-    const SUM: Sum = Sum::Halves;
-    const STEPS: bool = true;
 
     #[inline]
     #[target_feature(enable = "avx2,fma,f16c")]
-    unsafe fn decode(bytes: &[u8]) -> Octet {
-        let b: &[u8; 84] = chunk(bytes);
-        let x = [load32(b, 16), load32(b, 48)];
-        let nibbles = load16(b, 0);
-        let wide = |v| _mm256_cvtepu8_epi16(_mm_and_si128(v, _mm_set1_epi8(15)));
-        Octet {
-            codes: each8!(|J| bit_pair(x[J / 4], J % 4 * 2, 0)),
-            scale: _mm256_set1_ps(f16_at(b, 80)),
-            offset: _mm256_set1_ps(-f16_at(b, 82)),
-            pairs: wide(nibbles),
-            steps: wide(_mm_srli_epi16::<4>(nibbles)),
+    unsafe fn scales(group: *const u8) -> Scales {
+        // SAFETY: see above.
+        let nibbles = unsafe { load16(group) };
+        _mm256_cvtepu8_epi16(_mm_and_si128(nibbles, _mm_set1_epi8(15)))
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    unsafe fn block(group: *const u8, scales: &Scales, block: usize) -> [__m256i; 2] {
+        // SAFETY: see above.
+        let x = unsafe { load32(group.add(16 + 32 * (block / 4))) };
+        scaled_halves(widen(bit_pair(x, block % 4 * 2, 0)), *scales, block)
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    unsafe fn run_scale(groups: &[*const u8; 8], _: usize) -> __m256 {
+        // SAFETY: see above.
+        unsafe { gather_f16(groups, 80) }
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    unsafe fn offsets(groups: &[*const u8; 8], _: &[Scales; 8], _: usize, to: &mut Offsets) {
+        // SAFETY: see above.
+        let scale = unsafe { gather_f16(groups, 82) };
+        let scale = _mm256_sub_ps(_mm256_setzero_ps(), scale);
+        for (half, offsets) in to.as_chunks_mut::<8>().0.iter_mut().enumerate() {
+            // SAFETY: see above: sixteen bytes of nibbles start a group.
+            let mins = each8!(|J| unsafe {
+                let eight = _mm_loadl_epi64(groups[J].add(8 * half).cast());
+                _mm256_cvtepu8_epi32(_mm_and_si128(_mm_srli_epi16::<4>(eight), _mm_set1_epi8(15)))
+            });
+            for (offset, min) in offsets.iter_mut().zip(transpose(&mins)) {
+                *offset = _mm256_mul_ps(scale, _mm256_cvtepi32_ps(min));
+            }
         }
     }
 }
@@ -79,75 +139,132 @@ impl Decode for Q2K {
 pub(super) struct Q3K;
 impl Decode for Q3K {
     const FORMAT: Format = Format::Q3_K;
-    const SUM: Sum = Sum::Halves;
-    const BIAS: i16 = 4;
 
     #[inline]
     #[target_feature(enable = "avx2,fma,f16c")]
-    unsafe fn decode(bytes: &[u8]) -> Octet {
-        let b: &[u8; 110] = chunk(bytes);
-        let high = load32(b, 0);
-        let x = [load32(b, 32), load32(b, 64)];
-        let word = |at: usize| u32::from_le_bytes([b[at], b[at + 1], b[at + 2], b[at + 3]]);
-        let (first, second, top) = (word(96), word(100), word(104));
+    unsafe fn scales(group: *const u8) -> Scales {
+        // SAFETY: see above.
+        let (first, second, top) = unsafe { (load4(group.add(96)), load4(group.add(100)), load4(group.add(104))) };
         let scale = |low: u32, shift: u32| (low & 0x0f0f_0f0f | (top >> shift & 0x0303_0303) << 4).cast_signed();
         let scales = _mm_setr_epi32(scale(first, 0), scale(second, 2), scale(first >> 4, 4), scale(second >> 4, 6));
-        Octet {
-            pairs: _mm256_cvtepi8_epi16(_mm_sub_epi8(scales, _mm_set1_epi8(32))),
-            ..plain(
-                each8!(|J| _mm256_or_si256(bit_pair(x[J / 4], J % 4 * 2, 0), bit_as(high, J, 4))),
-                _mm256_set1_ps(f16_at(b, 108)),
-            )
-        }
+        _mm256_cvtepi8_epi16(_mm_sub_epi8(scales, _mm_set1_epi8(32)))
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    unsafe fn block(group: *const u8, scales: &Scales, block: usize) -> [__m256i; 2] {
+        // SAFETY: see above.
+        let (high, x) = unsafe { (load32(group), load32(group.add(32 + 32 * (block / 4)))) };
+        let codes = _mm256_or_si256(bit_pair(x, block % 4 * 2, 0), bit_as(high, block, 4));
+        scaled_halves(widen_signed(_mm256_sub_epi8(codes, _mm256_set1_epi8(4))), *scales, block)
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    unsafe fn run_scale(groups: &[*const u8; 8], _: usize) -> __m256 {
+        // SAFETY: see above.
+        unsafe { gather_f16(groups, 108) }
     }
 }
 
 pub(super) struct Q4K;
 impl Decode for Q4K {
     const FORMAT: Format = Format::Q4_K;
-    const SUM: Sum = Sum::Nibble;
 
     #[inline]
     #[target_feature(enable = "avx2,fma,f16c")]
-    unsafe fn decode(bytes: &[u8]) -> Octet {
-        let b: &[u8; 144] = chunk(bytes);
-        let (scale, offset) = scales_and_offsets(b);
-        with_offset(each8!(|J| nibble(load32(b, 16 + 32 * (J / 2)), J % 2 == 1)), scale, offset)
+    unsafe fn scales(group: *const u8) -> Scales {
+        // SAFETY: see above.
+        _mm256_cvtepu8_epi16(unsafe { six_bits(group) })
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    unsafe fn block(group: *const u8, scales: &Scales, block: usize) -> [__m256i; 2] {
+        // SAFETY: see above.
+        let x = unsafe { load32(group.add(16 + 32 * (block / 2))) };
+        let x = if block % 2 == 1 { _mm256_srli_epi16::<4>(x) } else { x };
+        let code = _mm256_set1_epi16(15);
+        scaled([_mm256_and_si256(x, code), _mm256_and_si256(_mm256_srli_epi16::<8>(x), code)], *scales, block)
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    unsafe fn run_scale(groups: &[*const u8; 8], _: usize) -> __m256 {
+        // SAFETY: see above.
+        unsafe { gather_f16(groups, 0) }
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    unsafe fn offsets(groups: &[*const u8; 8], scales: &[Scales; 8], _: usize, to: &mut Offsets) {
+        // SAFETY: see above.
+        unsafe { minima(groups, scales, to) }
     }
 }
 
 pub(super) struct Q5K;
 impl Decode for Q5K {
     const FORMAT: Format = Format::Q5_K;
-    const SUM: Sum = Sum::Small;
 
     #[inline]
     #[target_feature(enable = "avx2,fma,f16c")]
-    unsafe fn decode(bytes: &[u8]) -> Octet {
-        let b: &[u8; 176] = chunk(bytes);
-        let high = load32(b, 16);
-        let (scale, offset) = scales_and_offsets(b);
-        let low = each8!(|J| nibble(load32(b, 48 + 32 * (J / 2)), J % 2 == 1));
-        let codes = each8!(|J| _mm256_or_si256(low[J], bit_as(high, J, 16)));
-        with_offset(codes, scale, offset)
+    unsafe fn scales(group: *const u8) -> Scales {
+        // SAFETY: see above.
+        _mm256_cvtepu8_epi16(unsafe { six_bits(group) })
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    unsafe fn block(group: *const u8, scales: &Scales, block: usize) -> [__m256i; 2] {
+        // SAFETY: see above.
+        let (high, x) = unsafe { (load32(group.add(16)), load32(group.add(48 + 32 * (block / 2)))) };
+        let codes = _mm256_or_si256(nibble(x, block % 2 == 1), bit_as(high, block, 16));
+        scaled(widen(codes), *scales, block)
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    unsafe fn run_scale(groups: &[*const u8; 8], _: usize) -> __m256 {
+        // SAFETY: see above.
+        unsafe { gather_f16(groups, 0) }
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    unsafe fn offsets(groups: &[*const u8; 8], scales: &[Scales; 8], _: usize, to: &mut Offsets) {
+        // SAFETY: see above.
+        unsafe { minima(groups, scales, to) }
     }
 }
 
 pub(super) struct Q6K;
 impl Decode for Q6K {
     const FORMAT: Format = Format::Q6_K;
-    const SUM: Sum = Sum::Halves;
-    const BIAS: i16 = 32;
 
     #[inline]
     #[target_feature(enable = "avx2,fma,f16c")]
-    unsafe fn decode(bytes: &[u8]) -> Octet {
-        let b: &[u8; 210] = chunk(bytes);
-        let codes = each8!(|J| {
-            let (group, quarter) = (J / 4, J % 4);
-            let low = nibble(load32(b, 64 * group + 32 * (quarter % 2)), quarter >= 2);
-            _mm256_or_si256(low, bit_pair(load32(b, 128 + 32 * group), 2 * quarter, 4))
-        });
-        Octet { pairs: _mm256_cvtepi8_epi16(load16(b, 192)), ..plain(codes, _mm256_set1_ps(f16_at(b, 208))) }
+    unsafe fn scales(group: *const u8) -> Scales {
+        // SAFETY: see above.
+        _mm256_cvtepi8_epi16(unsafe { load16(group.add(192)) })
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    unsafe fn block(group: *const u8, scales: &Scales, block: usize) -> [__m256i; 2] {
+        let (part, quarter) = (block / 4, block % 4);
+        // SAFETY: see above.
+        let (low, high) = unsafe {
+            (load32(group.add(64 * part + 32 * (quarter % 2))), load32(group.add(128 + 32 * part)))
+        };
+        let codes = _mm256_or_si256(nibble(low, quarter >= 2), bit_pair(high, 2 * quarter, 4));
+        scaled_halves(widen_signed(_mm256_sub_epi8(codes, _mm256_set1_epi8(32))), *scales, block)
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    unsafe fn run_scale(groups: &[*const u8; 8], _: usize) -> __m256 {
+        // SAFETY: see above.
+        unsafe { gather_f16(groups, 208) }
     }
 }

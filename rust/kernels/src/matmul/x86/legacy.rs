@@ -1,98 +1,100 @@
-//! Octets of the formats with storage blocks of 32.
+//! Formats with storage blocks of 32: eight of them make a group.
 
 use core::arch::x86_64::*;
 
 use crate::formats::Format;
 
-use super::lanes::{each8, gather_f16, load16, load32};
-use super::octet::{Decode, Octet, Sum, chunk, plain, with_offset};
+use super::decode::{Decode, Offsets, Scales};
+use super::lanes::{gather_f16, load4, load16, load32, widen, widen_signed};
 
-/// Low halves of 16 bytes, then their high halves.
+/// Low halves of 16 bytes, then their high halves: 32 codes in column order.
+///
+/// # Safety
+/// 16 bytes from `at` are readable.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn nibbles<const N: usize>(bytes: &[u8; N], at: usize) -> __m256i {
-    let x = load16(bytes, at);
-    _mm256_and_si256(_mm256_set_m128i(_mm_srli_epi16::<4>(x), x), _mm256_set1_epi8(15))
+unsafe fn nibbles(at: *const u8) -> __m256i {
+    // SAFETY: the caller's promise.
+    let both = _mm256_broadcastsi128_si256(unsafe { load16(at) });
+    let shifted = _mm256_srlv_epi32(both, _mm256_setr_epi32(0, 0, 0, 0, 4, 4, 4, 4));
+    _mm256_and_si256(shifted, _mm256_set1_epi8(15))
 }
 
-/// Nibbles after a word of fifth bits.
+/// All bits of byte i set where bit i of the word at `at` is.
+///
+/// # Safety
+/// Four bytes from `at` are readable.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn five_bits<const N: usize>(bytes: &[u8; N], at: usize) -> __m256i {
-    let word = i32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
+unsafe fn fifth_bits(at: *const u8) -> __m256i {
+    // SAFETY: the caller's promise.
+    let word = unsafe { load4(at) }.cast_signed();
     // Byte i of the vector becomes byte i / 8 of the word, of which bit i % 8 counts.
     let spread = _mm256_shuffle_epi8(
         _mm256_set1_epi32(word),
         _mm256_setr_epi64x(0, 0x0101_0101_0101_0101, 0x0202_0202_0202_0202, 0x0303_0303_0303_0303),
     );
     let bit = _mm256_set1_epi64x(0x8040_2010_0804_0201_u64.cast_signed());
-    let set = _mm256_cmpeq_epi8(_mm256_and_si256(spread, bit), bit);
-    _mm256_or_si256(nibbles(bytes, at + 4), _mm256_and_si256(set, _mm256_set1_epi8(16)))
+    _mm256_cmpeq_epi8(_mm256_and_si256(spread, bit), bit)
 }
 
-pub(super) struct Q4_0;
-impl Decode for Q4_0 {
-    const FORMAT: Format = Format::Q4_0;
-    const SUM: Sum = Sum::Nibble;
-    const BIAS: i16 = 8;
+// SAFETY of all blocks below: the promises of the trait; each read stays inside one storage block.
 
-    #[inline]
-    #[target_feature(enable = "avx2,fma,f16c")]
-    unsafe fn decode(bytes: &[u8]) -> Octet {
-        let b: &[u8; 8 * 18] = chunk(bytes);
-        plain(each8!(|J| nibbles(b, 18 * J + 2)), gather_f16(b, 0, 18))
-    }
+/// A format: its storage bytes, the codes of the block at a pointer, and whether a base (f16) follows the scale.
+macro_rules! legacy {
+    ($name:ident, $bytes:literal, |$at:ident| $codes:expr $(, base $base:literal)?) => {
+        pub(super) struct $name;
+        impl Decode for $name {
+            const FORMAT: Format = Format::$name;
+
+            #[inline]
+            #[target_feature(enable = "avx2,fma,f16c")]
+            unsafe fn scales(_: *const u8) -> Scales {
+                _mm256_setzero_si256()
+            }
+
+            #[inline]
+            #[target_feature(enable = "avx2,fma,f16c")]
+            unsafe fn block(group: *const u8, _: &Scales, block: usize) -> [__m256i; 2] {
+                // SAFETY: see above.
+                unsafe {
+                    let $at = group.add($bytes * block);
+                    $codes
+                }
+            }
+
+            #[inline]
+            #[target_feature(enable = "avx2,fma,f16c")]
+            unsafe fn run_scale(groups: &[*const u8; 8], run: usize) -> __m256 {
+                // SAFETY: see above.
+                unsafe { gather_f16(groups, $bytes * run) }
+            }
+
+            $(
+                #[inline]
+                #[target_feature(enable = "avx2,fma,f16c")]
+                unsafe fn offsets(groups: &[*const u8; 8], _: &[Scales; 8], blocks: usize, to: &mut Offsets) {
+                    for (block, base) in to[..blocks].iter_mut().enumerate() {
+                        // SAFETY: see above.
+                        *base = unsafe { gather_f16(groups, $bytes * block + $base) };
+                    }
+                }
+            )?
+        }
+    };
 }
 
-pub(super) struct Q4_1;
-impl Decode for Q4_1 {
-    const FORMAT: Format = Format::Q4_1;
-    const SUM: Sum = Sum::Nibble;
-
-    #[inline]
-    #[target_feature(enable = "avx2,fma,f16c")]
-    unsafe fn decode(bytes: &[u8]) -> Octet {
-        let b: &[u8; 8 * 20] = chunk(bytes);
-        with_offset(each8!(|J| nibbles(b, 20 * J + 4)), gather_f16(b, 0, 20), gather_f16(b, 2, 20))
-    }
-}
-
-pub(super) struct Q5_0;
-impl Decode for Q5_0 {
-    const FORMAT: Format = Format::Q5_0;
-    const SUM: Sum = Sum::Small;
-    const BIAS: i16 = 16;
-
-    #[inline]
-    #[target_feature(enable = "avx2,fma,f16c")]
-    unsafe fn decode(bytes: &[u8]) -> Octet {
-        let b: &[u8; 8 * 22] = chunk(bytes);
-        plain(each8!(|J| five_bits(b, 22 * J + 2)), gather_f16(b, 0, 22))
-    }
-}
-
-pub(super) struct Q5_1;
-impl Decode for Q5_1 {
-    const FORMAT: Format = Format::Q5_1;
-    const SUM: Sum = Sum::Small;
-
-    #[inline]
-    #[target_feature(enable = "avx2,fma,f16c")]
-    unsafe fn decode(bytes: &[u8]) -> Octet {
-        let b: &[u8; 8 * 24] = chunk(bytes);
-        with_offset(each8!(|J| five_bits(b, 24 * J + 4)), gather_f16(b, 0, 24), gather_f16(b, 2, 24))
-    }
-}
-
-pub(super) struct Q8_0;
-impl Decode for Q8_0 {
-    const FORMAT: Format = Format::Q8_0;
-    const SUM: Sum = Sum::Signed;
-
-    #[inline]
-    #[target_feature(enable = "avx2,fma,f16c")]
-    unsafe fn decode(bytes: &[u8]) -> Octet {
-        let b: &[u8; 8 * 34] = chunk(bytes);
-        plain(each8!(|J| load32(b, 34 * J + 2)), gather_f16(b, 0, 34))
-    }
-}
+legacy!(Q4_0, 18, |at| widen_signed(_mm256_sub_epi8(nibbles(at.add(2)), _mm256_set1_epi8(8))));
+legacy!(Q4_1, 20, |at| widen(nibbles(at.add(4))), base 2);
+// Without the fifth bit, 16 is taken off: the upper bits of the two's complement.
+legacy!(Q5_0, 22, |at| widen_signed(_mm256_or_si256(
+    nibbles(at.add(6)),
+    _mm256_andnot_si256(fifth_bits(at.add(2)), _mm256_set1_epi8(-16))
+)));
+legacy!(
+    Q5_1, 24, |at| widen(_mm256_or_si256(
+        nibbles(at.add(8)),
+        _mm256_and_si256(fifth_bits(at.add(4)), _mm256_set1_epi8(16))
+    )), base 2
+);
+legacy!(Q8_0, 34, |at| widen_signed(load32(at.add(2))));

@@ -1,22 +1,26 @@
-//! AVX2 kernels: native layout for few tokens, unpacked panels for many, f32 rows for the rest.
+//! AVX2 kernels: the stored bytes for few tokens, unpacked panels for many, f32 rows for the rest.
 //!
 //! Loops over arrays of registers index them by constants or by loops that are unrolled completely.
 
 #![allow(clippy::wildcard_imports, reason = "intrinsics: dozens of names that carry their own prefix")]
 #![allow(clippy::needless_range_loop, reason = "arrays of registers are indexed in step: t is a token everywhere")]
 
+mod decode;
 mod exact;
+mod few;
 mod gemm;
-mod gemv;
 mod kquants;
 mod lanes;
 mod legacy;
-mod octet;
 mod panel;
+mod vnni;
 
 use std::ops::Range;
 
 use crate::formats::{Format, Weights};
+use crate::isa::Isa;
+
+use decode::Decode;
 
 use super::activations::{Activations, Precision};
 use super::{LANES, OutView};
@@ -24,13 +28,17 @@ use super::{LANES, OutView};
 /// Unpacked weights.
 #[derive(Default)]
 pub(super) struct Scratch {
-    panel: panel::Panel,
+    gemm: gemm::Scratch,
     rows: Vec<[f32; LANES]>,
 }
 
+/// Up to this many tokens, unpacking costs more than it saves.
+const FEW: usize = 8;
+
 /// # Panics
-/// When the CPU lacks AVX2, FMA or F16C.
+/// When the CPU lacks AVX2, FMA or F16C, or what `isa` names.
 pub(super) fn multiply(
+    isa: Isa,
     weights: &Weights<'_>,
     rows: Range<usize>,
     x: &Activations,
@@ -42,28 +50,33 @@ pub(super) fn multiply(
         is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c"),
         "this CPU has no AVX2"
     );
+    let vnni = isa == Isa::Avx512Vnni;
+    assert!(!vnni || isa.is_available(), "this CPU has no AVX-512 VNNI");
     // SAFETY: the features were just checked.
     unsafe {
         match weights.format() {
             Format::F32 | Format::F16 | Format::BF16 => {
                 exact::multiply(weights, rows, x, out, exact::dense, &mut scratch.rows);
             }
-            Format::Q4_0 => quantized::<legacy::Q4_0>(weights, rows, x, precision, out, scratch),
-            Format::Q4_1 => quantized::<legacy::Q4_1>(weights, rows, x, precision, out, scratch),
-            Format::Q5_0 => quantized::<legacy::Q5_0>(weights, rows, x, precision, out, scratch),
-            Format::Q5_1 => quantized::<legacy::Q5_1>(weights, rows, x, precision, out, scratch),
-            Format::Q8_0 => quantized::<legacy::Q8_0>(weights, rows, x, precision, out, scratch),
-            Format::Q2_K => quantized::<kquants::Q2K>(weights, rows, x, precision, out, scratch),
-            Format::Q3_K => quantized::<kquants::Q3K>(weights, rows, x, precision, out, scratch),
-            Format::Q4_K => quantized::<kquants::Q4K>(weights, rows, x, precision, out, scratch),
-            Format::Q5_K => quantized::<kquants::Q5K>(weights, rows, x, precision, out, scratch),
-            Format::Q6_K => quantized::<kquants::Q6K>(weights, rows, x, precision, out, scratch),
+            Format::Q4_0 => quantized::<legacy::Q4_0>(vnni, weights, rows, x, precision, out, scratch),
+            Format::Q4_1 => quantized::<legacy::Q4_1>(vnni, weights, rows, x, precision, out, scratch),
+            Format::Q5_0 => quantized::<legacy::Q5_0>(vnni, weights, rows, x, precision, out, scratch),
+            Format::Q5_1 => quantized::<legacy::Q5_1>(vnni, weights, rows, x, precision, out, scratch),
+            Format::Q8_0 => quantized::<legacy::Q8_0>(vnni, weights, rows, x, precision, out, scratch),
+            Format::Q2_K => quantized::<kquants::Q2K>(vnni, weights, rows, x, precision, out, scratch),
+            Format::Q3_K => quantized::<kquants::Q3K>(vnni, weights, rows, x, precision, out, scratch),
+            Format::Q4_K => quantized::<kquants::Q4K>(vnni, weights, rows, x, precision, out, scratch),
+            Format::Q5_K => quantized::<kquants::Q5K>(vnni, weights, rows, x, precision, out, scratch),
+            Format::Q6_K => quantized::<kquants::Q6K>(vnni, weights, rows, x, precision, out, scratch),
         }
     }
 }
 
+/// # Safety
+/// The CPU has AVX-512 VNNI where `vnni` says so.
 #[target_feature(enable = "avx2,fma,f16c")]
-fn quantized<D: octet::Decode>(
+unsafe fn quantized<D: Decode>(
+    vnni: bool,
     weights: &Weights<'_>,
     rows: Range<usize>,
     x: &Activations,
@@ -71,27 +84,18 @@ fn quantized<D: octet::Decode>(
     out: &mut OutView<'_>,
     scratch: &mut Scratch,
 ) {
-    match precision {
-        None => exact::multiply(weights, rows, x, out, exact::quantized::<D>, &mut scratch.rows),
-        Some(Precision::Int8) => blocks::<D, false>(weights, rows, x, out, scratch),
-        Some(Precision::Int14) => blocks::<D, true>(weights, rows, x, out, scratch),
+    if precision.is_none() {
+        exact::multiply(weights, rows, x, out, exact::quantized::<D>, &mut scratch.rows);
+        return;
     }
-}
-
-/// FINE: the fine plane of the activations counts too.
-#[target_feature(enable = "avx2,fma,f16c")]
-fn blocks<D: octet::Decode, const FINE: bool>(
-    weights: &Weights<'_>,
-    rows: Range<usize>,
-    x: &Activations,
-    out: &mut OutView<'_>,
-    scratch: &mut Scratch,
-) {
-    // From four tokens on, unpacking a panel pays (measured: even at four, and 1.4 times faster at eight).
     match x.tokens() {
-        1 => gemv::multiply::<D, 1, FINE>(weights, rows, x, out),
-        2 => gemv::multiply::<D, 2, FINE>(weights, rows, x, out),
-        3 => gemv::multiply::<D, 3, FINE>(weights, rows, x, out),
-        _ => gemm::multiply::<D, FINE>(weights, rows, x, out, &mut scratch.panel),
+        1 => few::multiply::<D, 1>(weights, rows, x, 0..1, out),
+        2 => few::multiply::<D, 2>(weights, rows, x, 0..2, out),
+        tokens @ 3..=4 => few::multiply::<D, 4>(weights, rows, x, 0..tokens, out),
+        tokens if tokens <= FEW => few::multiply::<D, FEW>(weights, rows, x, 0..tokens, out),
+        // SAFETY: the caller's promise.
+        _ if vnni => unsafe { gemm::multiply::<D, vnni::Vnni>(weights, rows, x, out, &mut scratch.gemm) },
+        // SAFETY: this function has the features.
+        _ => unsafe { gemm::multiply::<D, gemm::Avx2>(weights, rows, x, out, &mut scratch.gemm) },
     }
 }
