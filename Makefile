@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV ?= .venv
 MODEL ?= demo
 PYTEST_ARGS ?=
+COMPARE_ARGS ?=
 
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.ostro-installed
@@ -13,7 +14,7 @@ RUST_SOURCES := $(shell find rust -name '*.rs' -o -name 'Cargo.toml') Cargo.toml
 BUILD_SOURCES := pyproject.toml $(RUST_SOURCES)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-rust test-python check bench bench-load format clean
+.PHONY: help install demo test test-rust test-python check bench bench-load compare format clean
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -58,6 +59,9 @@ bench: $(STAMP) ## tok/s of MODEL (default: the 270m of the demo)
 
 bench-load: $(STAMP) ## decode speed of the real 270m beside busy processes
 	$(BIN)/python benches/under_load.py
+
+compare: $(STAMP) ## speed and memory beside llama.cpp and mistral.rs; COMPARE_ARGS="--help" lists the choices
+	$(BIN)/python -m benches.compare $(COMPARE_ARGS)
 
 format: $(STAMP) ## rewrite the sources in the house format
 	$(BIN)/ruff check --fix --exit-zero

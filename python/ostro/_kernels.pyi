@@ -15,6 +15,7 @@ __all__ = [
     "Team",
     "__version__",
     "attend",
+    "cache_size",
     "embed",
     "encoder_qkv",
     "gated_gelu",
@@ -23,9 +24,11 @@ __all__ = [
     "linear",
     "linear_add",
     "log_sum_exp",
+    "multiply_peaks",
     "norm_gelu",
     "project_add",
     "qkv",
+    "read_bandwidth",
     "rope",
     "top_k",
 ]
@@ -155,3 +158,17 @@ def norm_gelu(
     out: _F32,
     exact: bool,
 ) -> None: ...
+def cache_size() -> int | None:
+    """Bytes of the last-level caches of all processors together; None where the system does not tell."""
+
+def read_bandwidth(threads: int = 0) -> float:
+    """Bytes per second that a team of `threads` reads from memory; see `Team` for 0.
+
+    The buffer is four times `cache_size`, at most 512 MiB; MemoryError without it.
+    """
+
+def multiply_peaks(threads: int = 0) -> list[tuple[str, str, float]]:
+    """Each way to multiply that this CPU has: family, instructions, multiply-accumulates per second.
+
+    Families are f32, int16 and int8; registers only, all of a team of `threads` together.
+    """

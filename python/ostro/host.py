@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from ostro.config import RuntimeConfig
     from ostro.loading.checkpoint import Checkpoint, Progress
     from ostro.loading.config import Gemma3Config
+    from ostro.models.work import Work
     from ostro.prompt.fetch import ImageAccess, ImageFetcher
     from ostro.prompt.tokenizer import Tokenizer
     from ostro.requests import ChatCompletionRequest, CompletionRequest, Messages
@@ -62,6 +63,7 @@ class ModelHost:
     """A model under its name, with everything between a request and its tokens. Any thread may call it.
 
     context_length: longest sequence in tokens. hardware: what the kernels run on, for logs and records.
+    work: what a token costs; None where nobody counted.
     reads_any_file: requests may name every file that this process may read as an image.
     """
 
@@ -76,6 +78,7 @@ class ModelHost:
         loop: SequenceLoop,
         context_length: int,
         hardware: Mapping[str, Any] | None = None,
+        work: Work | None = None,
         fetcher: ImageFetcher | None = None,
     ) -> None:
         self.name = name
@@ -86,6 +89,7 @@ class ModelHost:
         self.loop = loop
         self.context_length = context_length
         self.created = int(time.time())
+        self.work = work
         self._hardware = dict(hardware or {})
         self.reads_any_file = fetcher is not None and fetcher.reads_any_file
         # Threads of their own: fetching waits for strangers, and must not hold up requests without images.
@@ -129,6 +133,7 @@ class ModelHost:
         from ostro.loading.heap import trim_heap
         from ostro.loading.open import open_checkpoint
         from ostro.models.gemma3 import Gemma3
+        from ostro.models.work import Work
         from ostro.ops.cpu import CpuOps
         from ostro.prompt.build import PromptBuilder
         from ostro.prompt.tokenizer import load_tokenizer
@@ -154,8 +159,9 @@ class ModelHost:
         tokenizer = load_tokenizer(checkpoint.tokenizer)
         fetcher = None if config.vision is None else _image_fetcher(images)
         stop_ids = _stop_ids(checkpoint, tokenizer)
+        model = Gemma3.load(checkpoint, ops)
         engine = Engine(
-            Gemma3.load(checkpoint, ops),
+            model,
             ops,
             tokenizer,
             runtime,
@@ -183,6 +189,7 @@ class ModelHost:
             context_length=engine.stats().longest,
             loop=EngineLoop(engine),
             hardware=ops.describe(),
+            work=Work.of(model, ops),
             fetcher=fetcher,
         )
         trim_heap()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -25,6 +25,7 @@ from ostro.cli.model import (
 if TYPE_CHECKING:
     from ostro.cli.measure import Rates
     from ostro.cli.options import GlobalOptions
+    from ostro.cli.roofline import Roofline
     from ostro.host import ModelHost
 
 
@@ -48,6 +49,7 @@ class Report:
     """One benchmark: speeds in tokens per second, times in seconds, sizes in bytes; None is "not measured".
 
     load_seconds: the model alone. ready_seconds: from the start of the process until the model was ready.
+    roofline: what share of the machine was used; None is "not asked for".
     """
 
     version: str
@@ -65,6 +67,7 @@ class Report:
     load_seconds: float
     ready_seconds: float | None
     peak_rss: int | None
+    roofline: Roofline | None = None
 
     def lines(self) -> list[str]:
         """The report for people."""
@@ -86,6 +89,7 @@ class Report:
             f"{self.model} on {self.cpu}: {self.isa}, {self.threads} thread{'s' * (self.threads != 1)}",
             *speeds,
             f"loaded in {self.load_seconds:.2f} s{ready}{peak}",
+            *([] if self.roofline is None else self.roofline.lines()),
         ]
 
     def _spread(self, rates: Rates) -> str:
@@ -106,6 +110,9 @@ def bench(
     isq: Isq = None,
     threads: Threads = 0,
     compute: Compute = "auto",
+    roofline: Annotated[
+        bool, typer.Option("--roofline", help="Also measure the machine, and say how much of it was used.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
 ) -> None:
     """Measure tokens per second, with random tokens and nothing but the model at work."""
@@ -131,6 +138,9 @@ def bench(
             iterations=iterations,
             warmup=warmup,
         )
+        if roofline:
+            # Only now: what it takes of memory is no part of the model's peak.
+            report = with_roofline(host, report)
     typer.echo(json.dumps(asdict(report)) if as_json else "\n".join(report.lines()))
 
 
@@ -180,3 +190,24 @@ def measure(
         ready_seconds=start.ready_seconds,
         peak_rss=machine.peak_rss(),
     )
+
+
+def with_roofline(host: ModelHost, report: Report) -> Report:
+    """The report with what share of this machine it stands for; measures the machine for about a second."""
+    from ostro.cli.roofline import compare
+    from ostro.errors import EngineError
+    from ostro.ops.roofline import Machine
+
+    if host.work is None:
+        raise EngineError(f"nothing is known about the work of {host.name}: load it with ModelHost.load")
+    shares = compare(
+        Machine.measure(report.threads),
+        host.work,
+        prompt_len=report.prompt_len,
+        gen_len=report.gen_len,
+        depth=report.depth,
+        prefill=None if report.prefill is None else report.prefill.median,
+        decode=None if report.decode is None else report.decode.median,
+        family="f32" if report.compute == "f32" else None,
+    )
+    return replace(report, roofline=shares)

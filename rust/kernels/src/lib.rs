@@ -10,6 +10,7 @@ pub mod kv;
 pub mod matmul;
 pub mod norm;
 pub mod regions;
+pub mod roofline;
 pub mod rope;
 pub mod select;
 mod simd;

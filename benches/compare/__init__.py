@@ -1,0 +1,1 @@
+"""ostro and its peers on the same files, threads and prompts: `python -m benches.compare --help`."""

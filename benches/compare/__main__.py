@@ -1,0 +1,3 @@
+from benches.compare.run import main
+
+main()

@@ -1,0 +1,110 @@
+"""The engines of a comparison and the environment of each, built outside the tree when it is missing."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Package:
+    """A peer's package at the version that is compared, and how it gets into an environment.
+
+    tools: installed before it. from_source: compiled for this processor.
+    """
+
+    name: str
+    version: str
+    tools: tuple[str, ...] = ()
+    from_source: bool = False
+    cmake: str = ""
+
+
+LLAMA_CPP = Package(
+    name="llama-cpp-python",
+    version="0.3.36",
+    tools=("cmake", "ninja"),
+    from_source=True,
+    cmake="-DGGML_NATIVE=ON -DCMAKE_BUILD_TYPE=Release",
+)
+MISTRAL_RS = Package(name="mistralrs", version="0.9.5")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Engine:
+    """How to start a worker; package None is ostro in the environment of this process.
+
+    footprint: resident memory to expect, in sizes of the model file.
+    """
+
+    name: str
+    module: str
+    arguments: tuple[str, ...] = ()
+    package: Package | None = None
+    footprint: float = 1.5
+
+    def command(self, cache: Path) -> list[str]:
+        python = sys.executable if self.package is None else str(python_of(cache, self.package))
+        return [python, "-m", f"benches.compare.{self.module}", *self.arguments]
+
+
+ENGINES = {
+    engine.name: engine
+    for engine in (
+        Engine(name="ostro", module="worker_ostro"),
+        Engine(name="llama.cpp", module="worker_llama", arguments=("0",), package=LLAMA_CPP),
+        Engine(
+            name="llama.cpp repacked",
+            module="worker_llama",
+            arguments=("1",),
+            package=LLAMA_CPP,
+            footprint=2.0,
+        ),
+        Engine(name="mistral.rs", module="worker_mistralrs", package=MISTRAL_RS, footprint=3.0),
+    )
+}
+LLAMA_CPP_ENGINES = ("llama.cpp", "llama.cpp repacked")
+"""Two configurations of one peer: the better one counts."""
+
+
+def cache_folder() -> Path:
+    """Where environments, random models and logs are kept between runs."""
+    named = os.environ.get("OSTRO_COMPARE_DIR")
+    return Path(named) if named else Path.home() / ".cache" / "ostro-compare"
+
+
+def python_of(cache: Path, package: Package) -> Path:
+    """The interpreter of the package's environment."""
+    return cache / "environments" / f"{package.name}-{package.version}" / "bin" / "python"
+
+
+def install(cache: Path, package: Package) -> None:
+    """Build the environment of `package` unless it is there. CalledProcessError when that fails."""
+    python = python_of(cache, package)
+    if _installed(python, package):
+        return
+    folder = python.parents[1]
+    print(f"building {package.name} {package.version} in {folder}", flush=True)
+    subprocess.run([sys.executable, "-m", "venv", "--clear", str(folder)], check=True)
+    pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    if package.tools:
+        subprocess.run([*pip, *package.tools], check=True)
+    environment = {**os.environ, "PATH": f"{python.parent}{os.pathsep}{os.environ['PATH']}"}
+    if package.cmake:
+        environment["CMAKE_ARGS"] = package.cmake
+    # Not from pip's cache either: a wheel in there may have been compiled for another processor.
+    source = ["--no-cache-dir", "--no-binary", package.name] if package.from_source else []
+    subprocess.run([*pip, *source, f"{package.name}=={package.version}"], check=True, env=environment)
+
+
+def _installed(python: Path, package: Package) -> bool:
+    if not python.exists():
+        return False
+    ask = f"import importlib.metadata as m; print(m.version({package.name!r}))"
+    done = subprocess.run([str(python), "-c", ask], capture_output=True, text=True, check=False)
+    return done.stdout.strip() == package.version

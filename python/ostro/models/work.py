@@ -1,0 +1,113 @@
+"""What a token costs: bytes that have to be read and multiply-accumulates (MACs) that have to be done.
+
+Counts of the mathematics and of the number formats, not of an implementation: what a kernel reads or computes
+beyond them shows as a lower share of what the machine can do.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol, TypeVar
+
+from ostro.ops.protocol import PAGE_SIZE, Matrix, StoreT
+from ostro.ops.tensor import FORMATS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from ostro.models.gemma3 import Gemma3
+    from ostro.ops.protocol import Ops
+
+DENSE = frozenset({"F32", "F16", "BF16"})
+"""Formats of weights that are not quantized."""
+
+
+class StoredMatrix(Matrix, Protocol):
+    """A matrix that tells its number format."""
+
+    @property
+    def format(self) -> str:
+        """One of `FORMATS`."""
+
+
+StoredT = TypeVar("StoredT", bound=StoredMatrix)
+
+
+@dataclass(frozen=True, slots=True)
+class Attention:
+    """The layers of one kind. position_bytes: keys and values of one position, all these layers together.
+
+    position_macs: one row with one position, all these layers together. window: None sees everything.
+    """
+
+    position_bytes: int
+    position_macs: int
+    window: int | None
+
+    def seen(self, start: int, rows: int) -> int:
+        """Positions that the rows at [start, start + rows) see, each its own included, added up."""
+        ends = range(start + 1, start + rows + 1)
+        return sum(ends) if self.window is None else sum(min(end, self.window) for end in ends)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Work:
+    """The work of a text model. The row of the embedding is not counted; a tied head is, once.
+
+    layer_bytes, layer_macs: the matrices of all layers. head_bytes, head_macs: the head's.
+    dense: no layer has quantized weights.
+    """
+
+    layer_bytes: int
+    layer_macs: int
+    head_bytes: int
+    head_macs: int
+    attention: tuple[Attention, ...]
+    dense: bool
+
+    @classmethod
+    def of(cls, model: Gemma3[StoredT], ops: Ops[StoredT, StoreT]) -> Work:
+        """Of a loaded model."""
+        config = model.config
+        matrices = [
+            matrix
+            for layer in model.layers
+            for matrix in (*layer.qkv_proj, layer.o_proj, layer.gate_proj, layer.up_proj, layer.down_proj)
+        ]
+        kinds = config.layer_kinds
+        # Scores and the weighted sum: two products per query head.
+        row_macs = 2 * config.num_attention_heads * config.head_dim
+        attention = [
+            Attention(
+                position_bytes=store.page_nbytes // PAGE_SIZE,
+                position_macs=kinds.count(kind) * row_macs,
+                window=config.sliding_window if kind == "local" else None,
+            )
+            for kind, store in model.kv_stores(ops).items()
+        ]
+        return cls(
+            layer_bytes=_nbytes(matrices),
+            layer_macs=_weights(matrices),
+            head_bytes=_nbytes([model.lm_head]),
+            head_macs=_weights([model.lm_head]),
+            attention=tuple(attention),
+            dense=all(matrix.format in DENSE for matrix in matrices),
+        )
+
+    def decode_bytes(self, start: int, tokens: int) -> int:
+        """Bytes read while one sequence goes through the positions [start, start + tokens) one by one."""
+        kv = sum(kind.position_bytes * kind.seen(start, tokens) for kind in self.attention)
+        return tokens * (self.layer_bytes + self.head_bytes) + kv
+
+    def prefill_macs(self, start: int, tokens: int) -> int:
+        """MACs of reading the positions [start, start + tokens) of one sequence, without the head."""
+        attention = sum(kind.position_macs * kind.seen(start, tokens) for kind in self.attention)
+        return tokens * self.layer_macs + attention
+
+
+def _nbytes(matrices: Iterable[StoredMatrix]) -> int:
+    return sum(matrix.rows * FORMATS[matrix.format].row_bytes(matrix.cols) for matrix in matrices)
+
+
+def _weights(matrices: Iterable[StoredMatrix]) -> int:
+    return sum(matrix.rows * matrix.cols for matrix in matrices)
