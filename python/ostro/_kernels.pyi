@@ -41,12 +41,13 @@ __version__: str
 
 @final
 class Team:
-    """Persistent threads.
+    """Persistent threads, and how their products treat activations.
 
-    threads 0: as many as the affinity mask and the cgroup quota allow. isa: auto, scalar, avx2.
+    threads 0: as many as the affinity mask and the cgroup quota allow. isa: auto, scalar, avx2, avx512-vnni.
+    compute: int8, int14, f32.
     """
 
-    def __new__(cls, threads: int = 0, isa: str = "auto") -> Team: ...
+    def __new__(cls, threads: int = 0, isa: str = "auto", compute: str = "int14") -> Team: ...
     @property
     def threads(self) -> int: ...
     @property
@@ -71,7 +72,7 @@ class Matrix:
 
 @final
 class KvStore:
-    """Pages of keys and values: dtype f32 or f16."""
+    """Pages of keys and values: dtype f32, f16 or int8."""
 
     def __new__(cls, layers: int, kv_heads: int, head_dim: int, dtype: str) -> KvStore: ...
     def reserve(self, pages: int) -> None: ...
@@ -101,7 +102,6 @@ def qkv(
     store: KvStore,
     layer: int,
     q: _F32,
-    exact: bool,
 ) -> None: ...
 def attend(
     team: Team,
@@ -118,16 +118,12 @@ def attend(
 ) -> None:
     """Without lower bound when window is 0."""
 
-def project_add(team: Team, x: _F32, h: _F32, proj: Matrix, norm: _F32, eps: float, exact: bool) -> None: ...
-def gated_gelu(
-    team: Team, x: _F32, norm: _F32, eps: float, gate: Matrix, up: Matrix, out: _F32, exact: bool
-) -> None: ...
-def head(
-    team: Team, x: _F32, rows: _I32, norm: _F32, eps: float, proj: Matrix, out: _F32, exact: bool
-) -> None: ...
+def project_add(team: Team, x: _F32, h: _F32, proj: Matrix, norm: _F32, eps: float) -> None: ...
+def gated_gelu(team: Team, x: _F32, norm: _F32, eps: float, gate: Matrix, up: Matrix, out: _F32) -> None: ...
+def head(team: Team, x: _F32, rows: _I32, norm: _F32, eps: float, proj: Matrix, out: _F32) -> None: ...
 def top_k(team: Team, logits: _F32, k: int) -> tuple[_I32, _F32]: ...
 def log_sum_exp(team: Team, logits: _F32) -> NDArray[np.float64]: ...
-def linear(team: Team, x: _F32, proj: Matrix, bias: _F32, out: _F32, exact: bool) -> None: ...
+def linear(team: Team, x: _F32, proj: Matrix, bias: _F32, out: _F32) -> None: ...
 def layer_norm(team: Team, x: _F32, norm: _F32, norm_bias: _F32, eps: float, out: _F32) -> None: ...
 def encoder_qkv(
     team: Team,
@@ -144,19 +140,10 @@ def encoder_qkv(
     start: int,
     store: KvStore,
     q: _F32,
-    exact: bool,
 ) -> None: ...
-def linear_add(team: Team, x: _F32, h: _F32, proj: Matrix, bias: _F32, exact: bool) -> None: ...
+def linear_add(team: Team, x: _F32, h: _F32, proj: Matrix, bias: _F32) -> None: ...
 def norm_gelu(
-    team: Team,
-    x: _F32,
-    norm: _F32,
-    norm_bias: _F32,
-    eps: float,
-    proj: Matrix,
-    bias: _F32,
-    out: _F32,
-    exact: bool,
+    team: Team, x: _F32, norm: _F32, norm_bias: _F32, eps: float, proj: Matrix, bias: _F32, out: _F32
 ) -> None: ...
 def cache_size() -> int | None:
     """Bytes of the last-level caches of all processors together; None where the system does not tell."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ostro.config import compute_of
 from ostro.engine.kv_pages import KvPages, machine_memory
 from ostro.errors import EngineError, InvalidParameter, PromptTooLong, UnsupportedField
 from ostro.loading.open import open_checkpoint
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike, NDArray
 
-    from ostro.config import Compute
+    from ostro.config import Compute, KvDtype
     from ostro.engine.kv_pages import SequencePages
     from ostro.loading.checkpoint import Checkpoint
     from ostro.ops.protocol import Rows
@@ -171,13 +172,20 @@ def _single(
     )
 
 
-def load_model(path_or_id: str | Path, isq: str | None = None, compute: Compute = "auto") -> Model:
+def load_model(
+    path_or_id: str | Path,
+    isq: str | None = None,
+    compute: Compute = "auto",
+    kv_dtype: KvDtype | None = None,
+) -> Model:
     """Load a GGUF file, a Hugging Face folder or a hub id for evaluation.
 
-    isq: quantize while loading. compute: "auto" as `Runner` computes; "f32" leaves activations and KV in
-    float32.
+    isq: quantize while loading. compute: "auto" as `Runner` computes; "int8", "int14" or "f32", see
+    `RuntimeConfig`. kv_dtype: of the KV cache, if not as `compute` says.
     Raises ModelError for files that cannot be used.
     """
     if isq is not None:
         raise UnsupportedField("quantization while loading is not available yet", param="isq")
-    return Model(open_checkpoint(path_or_id), CpuOps(compute=compute))
+    checkpoint = open_checkpoint(path_or_id)
+    compute = compute_of(compute, checkpoint.config.hidden_size)
+    return Model(checkpoint, CpuOps(compute=compute, kv_dtype=kv_dtype))

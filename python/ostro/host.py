@@ -10,6 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ostro.answers import ChatAnswer, CompletionAnswer
+from ostro.config import compute_of
 from ostro.errors import BadConfig, InvalidParameter, UnknownModel, UnsupportedField
 from ostro.isq_names import isq_name
 from ostro.requests import has_parts_beside_text
@@ -155,7 +156,8 @@ class ModelHost:
                 "or name one with tokenizer_json"
             )
         config = checkpoint.config
-        ops = CpuOps(runtime.threads, runtime.isa, runtime.compute)
+        compute = compute_of(runtime.compute, config.hidden_size)
+        ops = CpuOps(runtime.threads, runtime.isa, compute, runtime.kv_dtype)
         tokenizer = load_tokenizer(checkpoint.tokenizer)
         fetcher = None if config.vision is None else _image_fetcher(images)
         stop_ids = _stop_ids(checkpoint, tokenizer)

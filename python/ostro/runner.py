@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-    from ostro.config import Compute
+    from ostro.config import Compute, KvDtype
     from ostro.loading.checkpoint import Progress
     from ostro.prompt.fetch import ImageAccess
     from ostro.requests import ChatCompletionRequest, CompletionRequest
@@ -92,6 +92,7 @@ class LoadedModel:
         threads: int | None = None,
         context_length: int | None = None,
         compute: Compute = "auto",
+        kv_dtype: KvDtype | None = None,
         max_waiting: int = 1024,
         kv_bytes: int | None = None,
         progress: Progress | None = None,
@@ -106,13 +107,20 @@ class LoadedModel:
             )
         without_effect = {"no_kv_cache": no_kv_cache, "prefix_cache_n": prefix_cache_n != 16}
         _judge(without_effect, others)
-        if compute not in ("auto", "f32"):
-            raise InvalidParameter(f"compute must be 'auto' or 'f32', got {compute!r}", param="compute")
+        if compute not in ("auto", "int8", "int14", "f32"):
+            raise InvalidParameter(
+                f"compute must be 'auto', 'int8', 'int14' or 'f32', got {compute!r}", param="compute"
+            )
+        if kv_dtype not in (None, "f16", "int8", "f32"):
+            raise InvalidParameter(
+                f"kv_dtype must be 'f16', 'int8' or 'f32', got {kv_dtype!r}", param="kv_dtype"
+            )
         template = jinja_explicit if jinja_explicit is not None else chat_template
         wanted_context = context_length if context_length is not None else pa_ctxt_len
         runtime = RuntimeConfig(
             threads=integer("threads", threads, low=0) or 0,
             compute=compute,
+            kv_dtype=kv_dtype,
             max_seqs=integer("max_seqs", max_seqs, low=1) or 1,
             max_waiting=integer("max_waiting", max_waiting, low=0) or 0,
             context_length=integer("context_length", wanted_context, low=2),
@@ -178,7 +186,8 @@ class Runner(LoadedModel):
     chat_template, jinja_explicit: Jinja text, or a .jinja or .json file, instead of the model's own template.
     in_situ_quant: a number format's name or bits. seed: makes requests that bring no seed repeatable, too.
     context_length (pa_ctxt_len): at most what the model was trained for. prompt_batchsize: tokens a step.
-    threads: None for all this process may use. compute: "f32" leaves activations and KV cache unquantized.
+    threads: None for all this process may use. compute: of activations, see `RuntimeConfig`.
+    kv_dtype: of the KV cache, "f16" (as with None, unless compute is "f32"), "int8" (half of it) or "f32".
     max_waiting: requests beyond it are refused with Overloaded. kv_bytes: ceiling of the KV cache.
     images: what requests may name as images (`ostro.ImageAccess`); None for all that this process can read
     and reach. pan_and_scan: show oblong images in crops as well unless a request says otherwise.

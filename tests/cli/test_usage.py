@@ -114,7 +114,12 @@ def test_everyday_form_refuses_options_that_belong_after_it(options: list[str], 
 
 
 def test_compute_is_checked_before_anything_is_loaded() -> None:
-    assert "f64 is neither auto nor f32" in usage_error("bench", "x", "--compute", "f64")
+    assert "f64 is none of auto, int8, int14, f32" in usage_error("bench", "x", "--compute", "f64")
+
+
+def test_kv_dtype_is_checked_before_anything_is_loaded() -> None:
+    for command in (("run", "x", "-p", "hello"), ("serve", "x"), ("bench", "x")):
+        assert "q8 is none of f16, int8, f32" in usage_error(*command, "--kv-dtype", "q8")
 
 
 def test_raw_needs_a_text() -> None:

@@ -83,6 +83,9 @@ class NumpyOps:
     def kv_store(self, layers: int, kv_heads: int, head_dim: int) -> NumpyKv:
         return NumpyKv(layers, kv_heads, head_dim)
 
+    def encoder_store(self, heads: int, head_dim: int) -> NumpyKv:
+        return NumpyKv(1, heads, head_dim)
+
     def rope(self, positions: NDArray[np.int32], inv_freq: NDArray[np.float64]) -> Rows:
         angles = positions[:, None] * inv_freq
         return np.concatenate([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)

@@ -21,7 +21,7 @@ from .numpy_ops import NumpyOps
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from ostro.config import Compute
+    from ostro.config import Compute, KvDtype
     from ostro.ops.protocol import Ops
 
 FOLDERS = ["text-small", "text-27b-like", "text-kquant"]
@@ -64,9 +64,9 @@ def test_whole_prompt(golden: CpuGolden) -> None:
     np.testing.assert_allclose(golden.run(), golden.logits, atol=TOLERANCE, rtol=0)
 
 
-@pytest.mark.parametrize("compute", ["f32", "auto"])
-def test_every_chunking_gives_the_same_bits(folder: str, compute: Compute) -> None:
-    golden = Golden(folder, CpuOps(threads=2, compute=compute))
+@pytest.mark.parametrize(("compute", "kv_dtype"), [("f32", None), ("auto", None), ("auto", "int8")])
+def test_every_chunking_gives_the_same_bits(folder: str, compute: Compute, kv_dtype: KvDtype | None) -> None:
+    golden = Golden(folder, CpuOps(threads=2, compute=compute, kv_dtype=kv_dtype))
     n = len(golden.ids)
     whole = golden.run()
     for chunks in [[size] for size in range(1, n)] + [[1, n], [n - 1, 1], [5, 1, 1, 17, 2]]:

@@ -368,6 +368,7 @@ def test_arguments_arrive(loaded: dict[str, Any], tmp_path: Path) -> None:
         pa_ctxt_len=4096,
         threads=2,
         compute="f32",
+        kv_dtype="int8",
         max_waiting=5,
         kv_bytes=1 << 30,
     ).close()
@@ -378,12 +379,14 @@ def test_arguments_arrive(loaded: dict[str, Any], tmp_path: Path) -> None:
     assert loaded["in_situ_quant"] == "Q4K"
     assert (runtime.max_seqs, runtime.seed, runtime.prefill_chunk, runtime.context_length) == (8, 3, 64, 4096)
     assert (runtime.threads, runtime.compute, runtime.max_waiting, runtime.kv_bytes) == (2, "f32", 5, 1 << 30)
+    assert runtime.kv_dtype == "int8"
 
 
 def test_defaults(loaded: dict[str, Any]) -> None:
     Runner("model.gguf").close()
     runtime = loaded["runtime"]
     assert (runtime.max_seqs, runtime.threads, runtime.compute, runtime.seed) == (16, 0, "auto", None)
+    assert runtime.kv_dtype is None
     assert loaded["chat_template"] is None
     assert loaded["in_situ_quant"] is None
 
@@ -416,7 +419,8 @@ def test_arguments_without_effect_are_named_once(
         ),
         ({"max_seqs": 0}, InvalidParameter, "max_seqs must be at least 1, got 0"),
         ({"threads": -1}, InvalidParameter, "threads must be at least 0, got -1"),
-        ({"compute": "f16"}, InvalidParameter, "compute must be 'auto' or 'f32', got 'f16'"),
+        ({"compute": "f16"}, InvalidParameter, "compute must be 'auto', 'int8', 'int14' or 'f32', got 'f16'"),
+        ({"kv_dtype": "q8"}, InvalidParameter, "kv_dtype must be 'f16', 'int8' or 'f32', got 'q8'"),
         ({"seed": -1}, InvalidParameter, f"seed must be from 0 to {2**64 - 1}, got -1"),
         ({"context_length": 1}, InvalidParameter, "context_length must be at least 2, got 1"),
         ({"max_sequences": 1}, TypeError, "Runner got an unexpected argument 'max_sequences'"),

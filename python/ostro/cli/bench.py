@@ -13,6 +13,7 @@ from ostro.cli.model import (
     Compute,
     GgufFile,
     Isq,
+    KvDtype,
     Mmproj,
     ModelArgument,
     ModelOption,
@@ -110,6 +111,7 @@ def bench(
     isq: Isq = None,
     threads: Threads = 0,
     compute: Compute = "auto",
+    kv_dtype: KvDtype = None,
     roofline: Annotated[
         bool, typer.Option("--roofline", help="Also measure the machine, and say how much of it was used.")
     ] = False,
@@ -126,7 +128,9 @@ def bench(
         )
     # One position more than is counted: the first token comes out of the prompt's step.
     context = depth + max(prompt_len, gen_len) + 2
-    runtime = runtime_config(options, threads=threads, compute=compute, context=context, max_seqs=1)
+    runtime = runtime_config(
+        options, threads=threads, compute=compute, kv_dtype=kv_dtype, context=context, max_seqs=1
+    )
     started = time.perf_counter()
     with open_host(source, runtime, options, isq=isq) as host:
         report = measure(
@@ -208,6 +212,6 @@ def with_roofline(host: ModelHost, report: Report) -> Report:
         depth=report.depth,
         prefill=None if report.prefill is None else report.prefill.median,
         decode=None if report.decode is None else report.decode.median,
-        family="f32" if report.compute == "f32" else None,
+        family="f32" if host.work.dense else {"int8": "int8", "int14": "int16"}.get(report.compute, "f32"),
     )
     return replace(report, roofline=shares)

@@ -48,7 +48,21 @@ TokenizerSource = Annotated[
 Isq = Annotated[str | None, typer.Option(help="Quantize while loading, e.g. Q4K or 4.")]
 Threads = Annotated[int, typer.Option(min=0, help="0: all that this process may use.")]
 Context = Annotated[int | None, typer.Option(min=1, help="Longest prompt plus answer, in tokens.")]
-Compute = Annotated[str, typer.Option(help="auto, or f32 for unquantized activations.")]
+Compute = Annotated[
+    str,
+    typer.Option(
+        help="Activations: int8, int14 (more exact) or f32 (unquantized); auto: by the model's size."
+    ),
+]
+KvDtype = Annotated[
+    str | None,
+    typer.Option(
+        "--kv-dtype",
+        help="Keys and values of the context: f16, int8 (half the memory) or f32. "
+        "[default: f32 with --compute f32, else f16]",
+        show_default=False,
+    ),
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,19 +159,24 @@ def runtime_config(
     threads: int = 0,
     context: int | None = None,
     compute: str = "auto",
+    kv_dtype: str | None = None,
     max_seqs: int = 32,
     max_waiting: int = 1024,
 ) -> RuntimeConfig:
-    """What the engine runs with; usage error for an unknown `compute`."""
+    """What the engine runs with; usage error for an unknown `compute` or `kv_dtype`."""
     from ostro import config
 
-    known: dict[str, config.Compute] = {"auto": "auto", "f32": "f32"}
+    known: dict[str, config.Compute] = {"auto": "auto", "int8": "int8", "int14": "int14", "f32": "f32"}
     if compute not in known:
-        raise typer.BadParameter(f"{compute} is neither auto nor f32", param_hint="--compute")
+        raise typer.BadParameter(f"{compute} is none of auto, int8, int14, f32", param_hint="--compute")
+    kv_dtypes: dict[str, config.KvDtype] = {"f16": "f16", "int8": "int8", "f32": "f32"}
+    if kv_dtype is not None and kv_dtype not in kv_dtypes:
+        raise typer.BadParameter(f"{kv_dtype} is none of f16, int8, f32", param_hint="--kv-dtype")
     return config.RuntimeConfig(
         threads=threads,
         context_length=context,
         compute=known[compute],
+        kv_dtype=None if kv_dtype is None else kv_dtypes[kv_dtype],
         max_seqs=max_seqs,
         max_waiting=max_waiting,
         seed=options.seed,

@@ -12,6 +12,7 @@ from ostro.cli.model import (
     Context,
     GgufFile,
     Isq,
+    KvDtype,
     Mmproj,
     ModelArgument,
     ModelOption,
@@ -65,6 +66,7 @@ def run(
     threads: Threads = 0,
     context: Context = None,
     compute: Compute = "auto",
+    kv_dtype: KvDtype = None,
     pan_and_scan: PanAndScan = None,
 ) -> None:
     """Chat with a model, or with -p get one answer on stdout.
@@ -93,7 +95,9 @@ def run(
         max_tokens=max_tokens,
         seed=seed if seed is not None else options.seed,
     )
-    runtime = runtime_config(options, threads=threads, context=context, compute=compute, max_seqs=1)
+    runtime = runtime_config(
+        options, threads=threads, context=context, compute=compute, kv_dtype=kv_dtype, max_seqs=1
+    )
     from ostro.cli.talk import Talk, read_images
 
     images = read_images(image or [])  # before the model, which takes longer

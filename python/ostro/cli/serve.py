@@ -17,6 +17,7 @@ from ostro.cli.model import (
     Context,
     GgufFile,
     Isq,
+    KvDtype,
     Mmproj,
     ModelArgument,
     ModelOption,
@@ -59,6 +60,7 @@ def serve(
     threads: Threads = 0,
     context: Context = None,
     compute: Compute = "auto",
+    kv_dtype: KvDtype = None,
     pan_and_scan: PanAndScan = None,
     allowed_image_root: image_rules.Roots = None,
     allow_private_image_hosts: image_rules.PrivateHosts = False,
@@ -72,7 +74,13 @@ def serve(
     options.refuse_page_form("serve")
     source = ModelSource.of(model, model_option, file=file, mmproj=mmproj, tok_model_id=tok_model_id)
     runtime = runtime_config(
-        options, threads=threads, context=context, compute=compute, max_seqs=max_seqs, max_waiting=max_waiting
+        options,
+        threads=threads,
+        context=context,
+        compute=compute,
+        kv_dtype=kv_dtype,
+        max_seqs=max_seqs,
+        max_waiting=max_waiting,
     )
     image_rules.check(private_hosts=allow_private_image_hosts, no_urls=no_image_urls)
     images = image_rules.access(

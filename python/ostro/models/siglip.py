@@ -82,7 +82,7 @@ class Siglip(Generic[MatrixT]):
         """
         config = self.config
         heads = config.num_attention_heads
-        store = ops.kv_store(1, heads, config.hidden_size // heads)
+        store = ops.encoder_store(heads, config.hidden_size // heads)
         store.reserve(-(-(config.grid**2) // PAGE_SIZE))
         patches = self._patches(pixels)
         x = ops.linear(patches, self.patch_embedding)

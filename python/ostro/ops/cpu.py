@@ -13,7 +13,7 @@ from ostro.ops.protocol import PAGE_SIZE
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from ostro.config import Compute
+    from ostro.config import Compute, KvDtype
     from ostro.ops.batch import Batch
     from ostro.ops.protocol import LayerCache, LayerNorm, Linear, Norm, Rows
     from ostro.ops.tensor import Tensor
@@ -22,15 +22,23 @@ if TYPE_CHECKING:
 class CpuOps:
     """Implements `ostro.ops.protocol.Ops`.
 
-    compute "auto": quantized weights meet activations that are quantized to 14 bits in blocks of 32, KV pages
-    are float16. compute "f32": activations stay float32, weights are dequantized on the fly, KV pages are
-    float32.
+    compute "int14" (and "auto") or "int8": quantized weights meet activations that are quantized to 14 or 8
+    bits in groups of 256 columns, keys and values are float16. compute "f32": activations stay float32,
+    weights are dequantized on the fly, keys and values are float32. kv_dtype: of KV pages, if not as
+    `compute` says; "int8" with a float16 scale per 32 elements.
     """
 
-    def __init__(self, threads: int = 0, isa: str = "auto", compute: Compute = "auto") -> None:
-        self._team = _kernels.Team(threads, isa)
-        self._exact = compute == "f32"
-        self._kv_dtype = "f32" if self._exact else "f16"
+    def __init__(
+        self,
+        threads: int = 0,
+        isa: str = "auto",
+        compute: Compute = "auto",
+        kv_dtype: KvDtype | None = None,
+    ) -> None:
+        self._compute = "int14" if compute == "auto" else compute
+        self._team = _kernels.Team(threads, isa, self._compute)
+        self._encoder_dtype = "f32" if compute == "f32" else "f16"
+        self._kv_dtype = self._encoder_dtype if kv_dtype is None else kv_dtype
 
     def matrix(self, tensor: Tensor) -> _kernels.Matrix:
         """See `Ops.matrix`."""
@@ -55,6 +63,10 @@ class CpuOps:
     def kv_store(self, layers: int, kv_heads: int, head_dim: int) -> _kernels.KvStore:
         """See `Ops.kv_store`."""
         return _kernels.KvStore(layers, kv_heads, head_dim, self._kv_dtype)
+
+    def encoder_store(self, heads: int, head_dim: int) -> _kernels.KvStore:
+        """See `Ops.encoder_store`."""
+        return _kernels.KvStore(1, heads, head_dim, self._encoder_dtype)
 
     def rope(self, positions: NDArray[np.int32], inv_freq: NDArray[np.float64]) -> Rows:
         """See `Ops.rope`."""
@@ -94,7 +106,6 @@ class CpuOps:
             cache.store,
             cache.index,
             q,
-            self._exact,
         )
         return q
 
@@ -125,24 +136,24 @@ class CpuOps:
 
     def project_add(self, x: Rows, h: Rows, proj: _kernels.Matrix, norm: Norm) -> None:
         """See `Ops.project_add`."""
-        _kernels.project_add(self._team, x, h, proj, norm.weight, norm.eps, self._exact)
+        _kernels.project_add(self._team, x, h, proj, norm.weight, norm.eps)
 
     def gated_gelu(self, x: Rows, norm: Norm, gate: _kernels.Matrix, up: _kernels.Matrix) -> Rows:
         """See `Ops.gated_gelu`."""
         out = np.empty((len(x), gate.rows), np.float32)
-        _kernels.gated_gelu(self._team, x, norm.weight, norm.eps, gate, up, out, self._exact)
+        _kernels.gated_gelu(self._team, x, norm.weight, norm.eps, gate, up, out)
         return out
 
     def head(self, x: Rows, rows: NDArray[np.int32], norm: Norm, proj: _kernels.Matrix) -> Rows:
         """See `Ops.head`."""
         out = np.empty((len(rows), proj.rows), np.float32)
-        _kernels.head(self._team, x, rows, norm.weight, norm.eps, proj, out, self._exact)
+        _kernels.head(self._team, x, rows, norm.weight, norm.eps, proj, out)
         return out
 
     def linear(self, x: Rows, proj: Linear[_kernels.Matrix]) -> Rows:
         """See `Ops.linear`."""
         out = np.empty((len(x), proj.matrix.rows), np.float32)
-        _kernels.linear(self._team, x, proj.matrix, proj.bias, out, self._exact)
+        _kernels.linear(self._team, x, proj.matrix, proj.bias, out)
         return out
 
     def layer_norm(self, x: Rows, norm: LayerNorm) -> Rows:
@@ -177,7 +188,6 @@ class CpuOps:
             start,
             store,
             out,
-            self._exact,
         )
         return out
 
@@ -202,14 +212,12 @@ class CpuOps:
 
     def linear_add(self, x: Rows, h: Rows, proj: Linear[_kernels.Matrix]) -> None:
         """See `Ops.linear_add`."""
-        _kernels.linear_add(self._team, x, h, proj.matrix, proj.bias, self._exact)
+        _kernels.linear_add(self._team, x, h, proj.matrix, proj.bias)
 
     def norm_gelu(self, x: Rows, norm: LayerNorm, proj: Linear[_kernels.Matrix]) -> Rows:
         """See `Ops.norm_gelu`."""
         out = np.empty((len(x), proj.matrix.rows), np.float32)
-        _kernels.norm_gelu(
-            self._team, x, norm.weight, norm.bias, norm.eps, proj.matrix, proj.bias, out, self._exact
-        )
+        _kernels.norm_gelu(self._team, x, norm.weight, norm.bias, norm.eps, proj.matrix, proj.bias, out)
         return out
 
     def top_k(self, logits: Rows, k: int) -> tuple[NDArray[np.int32], Rows]:
@@ -225,6 +233,6 @@ class CpuOps:
         return {
             "isa": self._team.isa,
             "threads": self._team.threads,
-            "compute": "f32" if self._exact else "auto",
+            "compute": self._compute,
             "kv": self._kv_dtype,
         }

@@ -103,6 +103,9 @@ class Ops(Protocol[MatrixT, StoreT]):
     def kv_store(self, layers: int, kv_heads: int, head_dim: int) -> StoreT:
         """An empty store for `layers` layers."""
 
+    def encoder_store(self, heads: int, head_dim: int) -> StoreT:
+        """An empty store for one layer of an encoder at a time; never coarser than 16 bits a value."""
+
     def rope(self, positions: NDArray[np.int32], inv_freq: NDArray[np.float64]) -> Rows:
         """Rotation table [n, head_dim]: cos(position * inv_freq) in a row's first half, sin in its second."""
 

@@ -3,8 +3,7 @@
 use numpy::{
     PyArray1, PyArray2, PyArrayMethods, PyReadonlyArray1, PyReadonlyArray2, PyReadwriteArray2, PyUntypedArrayMethods,
 };
-use ostro_kernels::matmul::Precision;
-use ostro_kernels::regions::{self, Attend, Mode, Norm, ShapeError};
+use ostro_kernels::regions::{self, Attend, Norm, ShapeError};
 use pyo3::prelude::*;
 
 use crate::weights::Matrix;
@@ -13,10 +12,6 @@ use crate::{KvStore, Team, invalid};
 type Vector<'py, T> = PyReadonlyArray1<'py, T>;
 type Rows<'py, T> = PyReadonlyArray2<'py, T>;
 type RowsOut<'py> = PyReadwriteArray2<'py, f32>;
-
-pub(crate) fn mode(exact: bool) -> Mode {
-    if exact { Mode::Exact } else { Mode::Blocks(Precision::Int14) }
-}
 
 /// Runs a region without the GIL.
 pub(crate) fn detached(py: Python<'_>, region: impl FnOnce() -> Result<(), ShapeError> + Send) -> PyResult<()> {
@@ -71,7 +66,6 @@ pub fn qkv(
     store: &KvStore,
     layer: usize,
     mut q: RowsOut<'_>,
-    exact: bool,
 ) -> PyResult<()> {
     let norms = [Norm { weight: q_norm.as_slice()?, eps }, Norm { weight: k_norm.as_slice()?, eps }];
     let norm = Norm { weight: norm.as_slice()?, eps };
@@ -84,7 +78,7 @@ pub fn qkv(
     let projections = [q_proj.weights(), k_proj.weights(), v_proj.weights()];
     py.detach(|| {
         let mut store = store.write()?;
-        let mode = mode(exact);
+        let mode = team.1;
         regions::qkv(&team.0, x, norm, projections, norms, rope, &rows, &mut store, layer, q, mode).map_err(invalid)
     })
 }
@@ -122,11 +116,10 @@ pub fn project_add(
     proj: &Matrix,
     norm: Vector<'_, f32>,
     eps: f32,
-    exact: bool,
 ) -> PyResult<()> {
     let (x, h) = (x.as_slice_mut()?, h.as_slice()?);
     let norm = Norm { weight: norm.as_slice()?, eps };
-    detached(py, || regions::project_add(&team.0, x, h, proj.weights(), norm, mode(exact)))
+    detached(py, || regions::project_add(&team.0, x, h, proj.weights(), norm, team.1))
 }
 
 #[pyfunction]
@@ -139,11 +132,10 @@ pub fn gated_gelu(
     gate: &Matrix,
     up: &Matrix,
     mut out: RowsOut<'_>,
-    exact: bool,
 ) -> PyResult<()> {
     let (x, out) = (x.as_slice()?, out.as_slice_mut()?);
     let norm = Norm { weight: norm.as_slice()?, eps };
-    detached(py, || regions::gated_gelu(&team.0, x, norm, gate.weights(), up.weights(), out, mode(exact)))
+    detached(py, || regions::gated_gelu(&team.0, x, norm, gate.weights(), up.weights(), out, team.1))
 }
 
 #[pyfunction]
@@ -156,11 +148,10 @@ pub fn head(
     eps: f32,
     proj: &Matrix,
     mut out: RowsOut<'_>,
-    exact: bool,
 ) -> PyResult<()> {
     let (x, rows, out) = (x.as_slice()?, rows.as_slice()?, out.as_slice_mut()?);
     let norm = Norm { weight: norm.as_slice()?, eps };
-    detached(py, || regions::head(&team.0, x, rows, norm, proj.weights(), out, mode(exact)))
+    detached(py, || regions::head(&team.0, x, rows, norm, proj.weights(), out, team.1))
 }
 
 #[pyfunction]

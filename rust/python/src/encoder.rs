@@ -4,7 +4,7 @@ use numpy::{PyReadonlyArray1, PyReadonlyArray2, PyReadwriteArray2};
 use ostro_kernels::regions::{self, LayerNorm, Linear};
 use pyo3::prelude::*;
 
-use crate::calls::{detached, mode};
+use crate::calls::detached;
 use crate::weights::Matrix;
 use crate::{KvStore, Team, invalid};
 
@@ -28,10 +28,9 @@ pub fn linear(
     proj: &Matrix,
     bias: Vector<'_>,
     mut out: RowsOut<'_>,
-    exact: bool,
 ) -> PyResult<()> {
     let (x, proj, out) = (x.as_slice()?, as_linear(proj, &bias)?, out.as_slice_mut()?);
-    detached(py, || regions::linear(&team.0, x, proj, out, mode(exact)))
+    detached(py, || regions::linear(&team.0, x, proj, out, team.1))
 }
 
 #[pyfunction]
@@ -65,13 +64,12 @@ pub fn encoder_qkv(
     start: usize,
     store: &KvStore,
     mut q: RowsOut<'_>,
-    exact: bool,
 ) -> PyResult<()> {
     let (x, norm, q) = (x.as_slice()?, as_norm(&norm, &norm_bias, eps)?, q.as_slice_mut()?);
     let projections = [as_linear(q_proj, &q_bias)?, as_linear(k_proj, &k_bias)?, as_linear(v_proj, &v_bias)?];
     py.detach(|| {
         let mut store = store.write()?;
-        regions::encoder_qkv(&team.0, x, norm, projections, start, &mut store, q, mode(exact)).map_err(invalid)
+        regions::encoder_qkv(&team.0, x, norm, projections, start, &mut store, q, team.1).map_err(invalid)
     })
 }
 
@@ -83,10 +81,9 @@ pub fn linear_add(
     h: Rows<'_>,
     proj: &Matrix,
     bias: Vector<'_>,
-    exact: bool,
 ) -> PyResult<()> {
     let (x, h, proj) = (x.as_slice_mut()?, h.as_slice()?, as_linear(proj, &bias)?);
-    detached(py, || regions::linear_add(&team.0, x, h, proj, mode(exact)))
+    detached(py, || regions::linear_add(&team.0, x, h, proj, team.1))
 }
 
 #[pyfunction]
@@ -100,9 +97,8 @@ pub fn norm_gelu(
     proj: &Matrix,
     bias: Vector<'_>,
     mut out: RowsOut<'_>,
-    exact: bool,
 ) -> PyResult<()> {
     let (x, norm, out) = (x.as_slice()?, as_norm(&norm, &norm_bias, eps)?, out.as_slice_mut()?);
     let proj = as_linear(proj, &bias)?;
-    detached(py, || regions::norm_gelu(&team.0, x, norm, proj, out, mode(exact)))
+    detached(py, || regions::norm_gelu(&team.0, x, norm, proj, out, team.1))
 }

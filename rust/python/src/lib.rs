@@ -13,6 +13,7 @@ use std::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use ostro_kernels::isa::Isa;
 use ostro_kernels::kv;
+use ostro_kernels::matmul::{Mode, Precision};
 use ostro_kernels::regions::Machine;
 use pyo3::exceptions::{PyMemoryError, PyValueError};
 use pyo3::prelude::*;
@@ -21,15 +22,15 @@ fn invalid(error: impl std::fmt::Display) -> PyErr {
     PyValueError::new_err(error.to_string())
 }
 
-/// Persistent threads with their scratch memory.
+/// Persistent threads with their scratch memory, and how their products treat activations.
 #[pyclass(frozen, module = "ostro._kernels")]
-struct Team(Machine);
+struct Team(Machine, Mode);
 
 #[pymethods]
 impl Team {
     #[new]
-    #[pyo3(signature = (threads = 0, isa = "auto"))]
-    fn new(threads: usize, isa: &str) -> PyResult<Self> {
+    #[pyo3(signature = (threads = 0, isa = "auto", compute = "int14"))]
+    fn new(threads: usize, isa: &str, compute: &str) -> PyResult<Self> {
         let available = Isa::available();
         let isa = match isa {
             "auto" => Isa::detect(),
@@ -38,7 +39,13 @@ impl Team {
                 invalid(format!("isa {name:?} is not available here; choose auto, {}", names.join(", ")))
             })?,
         };
-        Ok(Self(Machine::new(threads, isa)?))
+        let mode = match compute {
+            "int8" => Mode::Blocks(Precision::Int8),
+            "int14" => Mode::Blocks(Precision::Int14),
+            "f32" => Mode::Exact,
+            name => return Err(invalid(format!("compute {name:?} is none of int8, int14, f32"))),
+        };
+        Ok(Self(Machine::new(threads, isa)?, mode))
     }
 
     #[getter]

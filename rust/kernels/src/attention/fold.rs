@@ -1,13 +1,14 @@
 //! Folds the pages of a span into the states of a tile.
 
+use std::iter::repeat_n;
 use std::ops::Range;
 
 use super::PAGES_PER_SPAN;
 use super::check::visible;
 use super::narrow::{self, NarrowPage};
-use super::state::States;
+use super::state::{Cut, States};
 use super::tile::{Plan, Room, Tile};
-use super::wide::{self, LayOut, WidePage};
+use super::wide::{self, WidePage};
 use crate::isa::Isa;
 use crate::kv::PAGE;
 use crate::simd::dispatch;
@@ -48,21 +49,23 @@ impl Plan<'_> {
 
     fn fold_wide(&self, isa: Isa, tile: &Tile, pages: Range<usize>, room: &mut Room<'_>, states: &mut States<'_>) {
         let store = self.inputs.store;
-        let rows = tile.tokens.len() * self.share;
-        let mut seen = Vec::with_capacity(rows);
+        let visible: Vec<Range<usize>> = tile.tokens.clone().map(|token| visible(self.inputs, token)).collect();
+        let mut seen = Vec::with_capacity(visible.len() * self.share);
+        let mut cuts = Vec::with_capacity(seen.capacity().div_ceil(wide::GROUP));
         for index in pages {
             seen.clear();
-            seen.extend((0..rows).map(|row| self.seen(tile, row, index)));
+            seen.extend(visible.iter().flat_map(|range| repeat_n(on_page(range, index), self.share)));
             if seen.iter().all(|(start, end)| start >= end) {
                 continue;
             }
-            let from = store.view(self.page(tile, index), self.inputs.layer, tile.kv_head);
-            dispatch(isa, LayOut { from, stride: store.value_stride(), keys: room.keys, values: room.values });
+            cuts.clear();
+            cuts.extend(seen.chunks(wide::GROUP).map(Cut::new));
             let page = WidePage {
-                keys: room.keys,
-                values: room.values,
+                page: store.view(self.page(tile, index), self.inputs.layer, tile.kv_head),
                 packed: room.packed,
                 seen: &seen,
+                cuts: &cuts,
+                panel: room.panel,
                 scores: room.scores.as_chunks_mut().0.as_chunks_mut().0,
                 width: self.width,
                 states: states.reborrow(),
@@ -74,10 +77,10 @@ impl Plan<'_> {
     fn fold_narrow(&self, isa: Isa, tile: &Tile, pages: Range<usize>, packed: &[f32], states: &mut States<'_>) {
         let (store, layer) = (self.inputs.store, self.inputs.layer);
         let rows = tile.tokens.len() * self.share;
-        for index in pages.clone() {
+        for index in pages {
             let page = store.view(self.page(tile, index), layer, tile.kv_head);
             let mut next: &[u8] = &[];
-            if index + 1 < pages.end {
+            if (index + 1) * PAGE < tile.seen.end {
                 next = store.bytes(self.page(tile, index + 1), layer, tile.kv_head);
             }
             let mut states = states.reborrow();
@@ -86,24 +89,17 @@ impl Plan<'_> {
                 let members = (rows - first).min(narrow::GROUP);
                 let mut seen = [(0, 0); narrow::GROUP];
                 for (member, seen) in seen[..members].iter_mut().enumerate() {
-                    *seen = self.seen(tile, first + member, index);
+                    let token = tile.tokens.start + (first + member) / self.share;
+                    *seen = on_page(&visible(self.inputs, token), index);
                 }
                 let seen = &seen[..members];
                 let states = states.take(members, self.width);
                 if seen.iter().any(|(start, end)| start < end) {
-                    let stride = store.value_stride();
-                    dispatch(isa, NarrowPage { page, stride, next, packed, seen, width: self.width, states });
+                    dispatch(isa, NarrowPage { page, next, packed, seen, width: self.width, states });
                     next = &[];
                 }
             }
         }
-    }
-
-    /// The keys of the sequence's page `index` that a query row sees.
-    fn seen(&self, tile: &Tile, row: usize, index: usize) -> (usize, usize) {
-        let range = visible(self.inputs, tile.tokens.start + row / self.share);
-        let inside = |position: usize| position.saturating_sub(index * PAGE).min(PAGE);
-        (inside(range.start), inside(range.end))
     }
 
     /// The id of the sequence's page `index`. Checked in `check`: every page between the first and the last visible
@@ -112,4 +108,10 @@ impl Plan<'_> {
         let columns = self.inputs.page_table.len() / (self.inputs.row_starts.len() - 1);
         self.inputs.page_table[tile.sequence * columns + index] as usize
     }
+}
+
+/// The part of a range of positions that lies on page `index`, in slots.
+fn on_page(range: &Range<usize>, index: usize) -> (usize, usize) {
+    let inside = |position: usize| position.saturating_sub(index * PAGE).min(PAGE);
+    (inside(range.start), inside(range.end))
 }

@@ -1,11 +1,13 @@
 //! Attention over the paged KV cache.
 //!
 //! Order of operations, the same for every instruction set, thread count, batch and chunking of a prompt:
-//! * A score is fma(q[d] * scale, k[d], sum) for d rising, in f32.
+//! * A score is fma(q[d] * scale, k[d], sum) for d rising, in f32; with int8 keys this
+//!   is a sum over a block of 32 d, and the score is fma(sum, the block's scale, earlier blocks) for blocks rising.
 //! * Keys come in blocks of one page (64 absolute positions). Within a span of [`SPAN`] absolute positions a block
 //!   is folded in by online softmax: the new maximum m' over the block's visible keys and the old one; the sum and
 //!   the weighted values so far are multiplied by exp(m - m'); then key after key p * v is added by fma; the sum
-//!   adds key i to partial sum i mod 8, which are then added as in `Simd::sum`.
+//!   adds key i to partial sum i mod 8, which are then added as in `Simd::sum`. With int8 values p is first
+//!   multiplied by the scale of v's block.
 //! * Spans start anew and are merged in rising order: with m' the larger maximum, each side is multiplied by
 //!   exp(its m - m') and both are added (fma on the later one).
 //! * The result is (weighted values) * (1 / sum).
@@ -14,9 +16,9 @@
 //! behind the end of its sequence never matters.
 //!
 //! Work is cut into tiles of some tokens of one sequence and the query heads of one kv head, which share every key
-//! and value they read: few rows take a page as it is stored (`narrow`), many lay it out first (`wide`). When
-//! there are too few tiles for the team (decode), each span of a tile is an item of its own, and a second phase merges
-//! them.
+//! and value they read: few rows take a page as it is stored (`narrow`), many turn it into f32 first (`wide`). When
+//! tiles are too few or too unequal for the team (decode), each span of a tile is an item of its own, and a second
+//! phase merges them.
 
 #![allow(clippy::inline_always, reason = "only what is inlined into `dispatch` is compiled for its instruction set")]
 
@@ -34,7 +36,7 @@ use crate::isa::Isa;
 use crate::kv::{KvStore, PAGE};
 use crate::team::{Disjoint, Team};
 
-use scratch::with_scratch;
+use scratch::{with_scratch, with_shared};
 use tile::{Plan, Tile};
 
 /// Absolute positions per span: small enough that a window of 512 keeps several members busy.
@@ -42,11 +44,11 @@ pub const SPAN: usize = 4 * PAGE;
 
 const PAGES_PER_SPAN: usize = SPAN / PAGE;
 
-/// Items per member below which tiles are split into spans.
+/// Tiles are split into spans when one of them is more than a member's share of all spans divided by this.
 const FEW_ITEMS: usize = 4;
 
-/// Most floats that partial results of split tiles may take (64 MiB).
-const MOST_PARTIAL: usize = 16 << 20;
+/// Most floats that partial results of split tiles may take (16 MiB).
+const MOST_PARTIAL: usize = 4 << 20;
 
 /// The inputs of [`attend`]; n rows of s sequences.
 #[derive(Clone, Copy)]
@@ -119,8 +121,9 @@ pub fn attend(team: &Team, isa: Isa, inputs: &Attend<'_>, out: &mut [f32]) -> Re
     let plan = Plan::new(inputs, heads);
     let wanted = if team.threads() > 1 { FEW_ITEMS * team.threads() } else { 1 };
     let tiles = plan.tiles(wanted);
-    let few = tiles.len() < wanted;
-    let split = few && tiles.iter().any(|tile| tile.spans.len() > 1) && plan.partial_floats(&tiles) <= MOST_PARTIAL;
+    let spans: usize = tiles.iter().map(|tile| tile.spans.len()).sum();
+    let most = tiles.iter().map(|tile| tile.spans.len()).max().unwrap_or(0);
+    let split = team.threads() > 1 && most > 1 && most * wanted > spans && plan.partial_floats(&tiles) <= MOST_PARTIAL;
     let out = Disjoint::new(out);
     if split {
         run_spans(team, isa, &plan, &tiles, &out);
@@ -156,40 +159,48 @@ fn run_spans(team: &Team, isa: Isa, plan: &Plan<'_>, tiles: &[Tile], out: &Disjo
         items.extend(tile.spans.clone().map(|span| (index, span)));
         floats += tile.spans.len() * plan.state_floats(tile);
     }
-    let mut partial = vec![0.0; floats];
-    let partial = Disjoint::new(&mut partial);
     let place = |index: usize, span: usize| {
         let tile: &Tile = &tiles[index];
         let size = plan.state_floats(tile);
         let start = starts[index] + (span - tile.spans.start) * size;
         start..start + size
     };
-    team.run(|worker| {
-        worker.share(0, items.len(), 1, |range| {
-            for &(index, span) in &items[range] {
-                with_scratch(plan.scratch_floats(&tiles[index]), |scratch| {
-                    // SAFETY: every (tile, span) has its own place and is handed out once.
-                    let state = unsafe { partial.range(place(index, span)) };
-                    plan.span(isa, &tiles[index], span, scratch, state);
+    let room = tiles.iter().map(|tile| plan.scratch_floats(tile)).max().unwrap_or(0);
+    with_shared(floats, |partial| {
+        let partial = Disjoint::new(partial);
+        team.run(|worker| {
+            with_scratch(room, |scratch| {
+                let mut packed = None;
+                worker.share(0, items.len(), 1, |range| {
+                    for &(index, span) in &items[range] {
+                        let tile = &tiles[index];
+                        let mut room = plan.room(tile, scratch);
+                        if packed.replace(index) != Some(index) {
+                            plan.pack(tile, room.packed);
+                        }
+                        // SAFETY: every (tile, span) has its own place and is handed out once.
+                        let state = unsafe { partial.range(place(index, span)) };
+                        plan.fold(isa, tile, span, &mut room, state);
+                    }
                 });
-            }
-        });
-        worker.barrier();
-        worker.share(1, tiles.len(), 1, |range| {
-            for index in range {
-                let tile = &tiles[index];
-                let mut spans = tile.spans.clone();
-                // SAFETY: the barrier is behind all writes of phase 0, and a tile is handed out once.
-                let total = unsafe { partial.range(place(index, spans.start)) };
-                spans.next();
-                for span in spans {
-                    // SAFETY: as above, and places do not overlap.
-                    let part = unsafe { partial.range(place(index, span)) };
-                    plan.merge(isa, tile, total, part);
+            });
+            worker.barrier();
+            worker.share(1, tiles.len(), 1, |range| {
+                for index in range {
+                    let tile = &tiles[index];
+                    let mut spans = tile.spans.clone();
+                    // SAFETY: the barrier is behind all writes of phase 0, and a tile is handed out once.
+                    let total = unsafe { partial.range(place(index, spans.start)) };
+                    spans.next();
+                    for span in spans {
+                        // SAFETY: as above, and places do not overlap.
+                        let part = unsafe { partial.range(place(index, span)) };
+                        plan.merge(isa, tile, total, part);
+                    }
+                    // SAFETY: every output element belongs to one tile.
+                    unsafe { plan.finish(tile, total, out) };
                 }
-                // SAFETY: every output element belongs to one tile.
-                unsafe { plan.finish(tile, total, out) };
-            }
+            });
         });
     });
 }

@@ -1,13 +1,14 @@
 //! The arithmetic of one page for up to four query rows, straight from the store: for decode and short pieces of a
 //! prompt, where keys and values come from memory and are used a few times.
 
-use half::f16;
+use std::ops::Range;
 
-use super::state::{Cut, States, soften};
-use crate::kv::{PAGE, PageView};
+use super::state::{Cut, States, panel_scales, rescale, settle, soften};
+use crate::kv::{BLOCK, Element, PAGE, PANEL, PageView, Panels, Scales};
 use crate::simd::{Kernel, LANES, Simd};
 
-/// Most query rows of one kernel call: four rows by two vectors of keys keep eight sums in registers.
+/// Most query rows of one kernel call: four rows by a panel keep eight sums in registers, fewer rows take several
+/// panels at a time to have as many.
 pub(super) const GROUP: usize = 4;
 
 const CACHE_LINE: usize = 64;
@@ -20,8 +21,6 @@ pub(super) fn lanes(members: usize) -> usize {
 /// Folds a page into the states of a group.
 pub(super) struct NarrowPage<'a> {
     pub(super) page: PageView<'a>,
-    /// Values per row in the store.
-    pub(super) stride: usize,
     /// The page that comes next, which this one's arithmetic gives time to fetch; empty if there is none.
     pub(super) next: &'a [u8],
     /// `[head_dim][lanes(members)]`, scaled.
@@ -33,33 +32,15 @@ pub(super) struct NarrowPage<'a> {
     pub(super) states: States<'a>,
 }
 
-/// A number format of the cache.
-trait Element: Copy {
-    fn load<S: Simd>(s: S, from: &[Self]) -> S::V;
-}
-
-impl Element for f32 {
-    #[inline(always)]
-    fn load<S: Simd>(s: S, from: &[f32]) -> S::V {
-        s.load(from)
-    }
-}
-
-impl Element for f16 {
-    #[inline(always)]
-    fn load<S: Simd>(s: S, from: &[f16]) -> S::V {
-        s.load_f16(from)
-    }
-}
-
 impl Kernel for NarrowPage<'_> {
     type Output = ();
 
     #[inline(always)]
     fn run<S: Simd>(mut self, s: S) {
         match self.page {
-            PageView::F32(keys, values) => self.fold(s, keys, values),
-            PageView::F16(keys, values) => self.fold(s, keys, values),
+            PageView::F32(page) => self.fold(s, page),
+            PageView::F16(page) => self.fold(s, page),
+            PageView::I8(page) => self.fold(s, page),
         }
     }
 }
@@ -68,12 +49,20 @@ type Scores = [[f32; PAGE]; GROUP];
 
 impl NarrowPage<'_> {
     #[inline(always)]
-    fn fold<S: Simd, E: Element>(&mut self, s: S, keys: &[E], values: &[E]) {
+    fn fold<S: Simd, E: Element>(&mut self, s: S, page: Panels<'_, E>) {
         let mut scores = [[0.0; PAGE]; GROUP];
+        let [key_scales, value_scales] = page.scales.map_or([None; 2], |scales| scales.map(Some));
+        let (next_keys, rest) = self.next.split_at(self.next.len().min(size_of_val(page.keys)));
+        let (next_values, next_scales) = rest.split_at(rest.len().min(size_of_val(page.values)));
+        for at in (0..next_scales.len()).step_by(CACHE_LINE) {
+            s.prefetch(next_scales, at);
+        }
+        let keys = Part { elements: page.keys, scales: key_scales, next: next_keys };
+        let values = Part { elements: page.values, scales: value_scales, next: next_values };
         match lanes(self.seen.len()) {
-            1 => score::<S, E, 1, 8>(s, self.packed, keys, self.next, &mut scores),
-            2 => score::<S, E, 2, 4>(s, self.packed, keys, self.next, &mut scores),
-            _ => score::<S, E, 4, 2>(s, self.packed, keys, self.next, &mut scores),
+            1 => keys.score::<S, 1, 4>(s, self.packed, &mut scores),
+            2 => keys.score::<S, 2, 2>(s, self.packed, &mut scores),
+            _ => keys.score::<S, 4, 1>(s, self.packed, &mut scores),
         }
         let rows = self.states.marks.iter_mut().zip(self.states.values.chunks_exact_mut(self.width));
         for (((mark, sums), scores), &seen) in rows.zip(&mut scores).zip(self.seen) {
@@ -87,103 +76,152 @@ impl NarrowPage<'_> {
     /// Adds the weighted values. Rows see different keys at the ends of what they see: each takes those alone, so
     /// that its order of additions is always by position.
     #[inline(always)]
-    fn weigh<S: Simd, E: Element>(&mut self, s: S, scores: &Scores, values: &[E]) {
+    fn weigh<S: Simd, E: Element>(&mut self, s: S, scores: &Scores, values: Part<'_, E>) {
         let cut = Cut::new(self.seen);
-        let values = Rows { values, stride: self.stride };
-        for ((sums, scores), &seen) in self.states.values.chunks_exact_mut(self.width).zip(scores).zip(self.seen) {
-            values.add::<S, 1, 8>(s, [scores], cut.before(seen), [sums]);
+        let alone = Part { next: &[], ..values };
+        if !cut.is_even() {
+            for ((sums, scores), &seen) in self.states.values.chunks_exact_mut(self.width).zip(scores).zip(self.seen) {
+                alone.add::<S, 1, 4>(s, [scores], cut.before(seen), [sums]);
+            }
         }
         let mut rows = self.states.values.chunks_exact_mut(self.width);
         match (rows.next(), rows.next(), rows.next(), rows.next()) {
             (Some(a), Some(b), Some(c), Some(d)) => {
                 let weights = [&scores[0], &scores[1], &scores[2], &scores[3]];
-                values.add::<S, 4, 2>(s, weights, cut.common, [a, b, c, d]);
+                values.add::<S, 4, 1>(s, weights, cut.common, [a, b, c, d]);
             }
             (Some(a), Some(b), c, _) => {
-                values.add::<S, 2, 4>(s, [&scores[0], &scores[1]], cut.common, [a, b]);
+                values.add::<S, 2, 2>(s, [&scores[0], &scores[1]], cut.common, [a, b]);
                 if let Some(c) = c {
-                    values.add::<S, 1, 8>(s, [&scores[2]], cut.common, [c]);
+                    alone.add::<S, 1, 4>(s, [&scores[2]], cut.common, [c]);
                 }
             }
-            (Some(a), ..) => values.add::<S, 1, 8>(s, [&scores[0]], cut.common, [a]),
+            (Some(a), ..) => values.add::<S, 1, 4>(s, [&scores[0]], cut.common, [a]),
             _ => {}
         }
-        for ((sums, scores), &seen) in self.states.values.chunks_exact_mut(self.width).zip(scores).zip(self.seen) {
-            values.add::<S, 1, 8>(s, [scores], cut.behind(seen), [sums]);
+        if !cut.is_even() {
+            for ((sums, scores), &seen) in self.states.values.chunks_exact_mut(self.width).zip(scores).zip(self.seen) {
+                alone.add::<S, 1, 4>(s, [scores], cut.behind(seen), [sums]);
+            }
         }
     }
 }
 
-/// Scores of R rows with all keys of a page; R rows by T vectors of keys at a time.
-#[inline(always)]
-fn score<S: Simd, E: Element, const R: usize, const T: usize>(
-    s: S,
-    packed: &[f32],
-    keys: &[E],
-    next: &[u8],
-    scores: &mut Scores,
-) {
-    let steps = keys.len() / (T * LANES);
-    let lines_per_step = next.len().div_ceil(CACHE_LINE).div_ceil(steps.max(1));
-    let mut fetched = 0;
-    for block in (0..PAGE).step_by(T * LANES) {
-        let mut sums = [[s.splat(0.0); T]; R];
-        for (keys, q) in keys.chunks_exact(PAGE).zip(packed.chunks_exact(R)) {
-            for _ in 0..lines_per_step {
-                s.prefetch(next, fetched);
-                fetched += CACHE_LINE;
+/// Keys or values of a page, in panels.
+#[derive(Clone, Copy)]
+struct Part<'a, E> {
+    elements: &'a [E],
+    scales: Option<Scales<'a>>,
+    /// Those of the next page.
+    next: &'a [u8],
+}
+
+impl<'a, E: Element> Part<'a, E> {
+    /// Rows of panels that fill a cache line.
+    const ROWS_PER_LINE: usize = CACHE_LINE.div_ceil(PANEL * size_of::<E>());
+
+    /// P panels of `rows` rows from panel `first` on.
+    #[inline(always)]
+    fn panels<const P: usize>(self, first: usize, rows: usize) -> [&'a [[E; PANEL]]; P] {
+        std::array::from_fn(|p| &self.elements.as_chunks().0[(first + p) * rows..][..rows])
+    }
+
+    /// Asks for row `row` of the next page's panels `first..first + P`.
+    #[inline(always)]
+    fn prefetch<S: Simd, const P: usize>(self, s: S, first: usize, rows: usize, row: usize) {
+        if row.is_multiple_of(Self::ROWS_PER_LINE) {
+            for p in 0..P {
+                s.prefetch(self.next, ((first + p) * rows + row) * PANEL * size_of::<E>());
             }
-            let keys = &keys[block..block + T * LANES];
-            let mut k = [s.splat(0.0); T];
-            for t in 0..T {
-                k[t] = E::load(s, &keys[t * LANES..]);
-            }
-            for r in 0..R {
-                let q = s.splat(q[r]);
-                for t in 0..T {
-                    sums[r][t] = s.mul_add(q, k[t], sums[r][t]);
+        }
+    }
+
+    /// Scores of R rows with all keys of a page, P panels at a time.
+    #[inline(always)]
+    fn score<S: Simd, const R: usize, const P: usize>(self, s: S, packed: &[f32], scores: &mut Scores) {
+        let head_dim = self.elements.len() / PAGE;
+        let packed = &packed.as_chunks::<R>().0[..head_dim];
+        for first in (0..PAGE / PANEL).step_by(P) {
+            let panels = self.panels::<P>(first, head_dim);
+            let size = if E::SCALED { BLOCK } else { head_dim };
+            for (block, packed) in packed.chunks(size).enumerate() {
+                let start = block * size;
+                let mut sums = [[[s.splat(0.0); 2]; P]; R];
+                let panels = panels.map(|panel| &panel[start..][..packed.len()]);
+                for (d, q) in packed.iter().enumerate() {
+                    self.prefetch::<S, P>(s, first, head_dim, start + d);
+                    for p in 0..P {
+                        let k = [E::load(s, &panels[p][d]), E::load(s, &panels[p][d][LANES..])];
+                        for r in 0..R {
+                            let q = s.splat(q[r]);
+                            sums[r][p][0] = s.mul_add(q, k[0], sums[r][p][0]);
+                            sums[r][p][1] = s.mul_add(q, k[1], sums[r][p][1]);
+                        }
+                    }
+                }
+                let mut scales = [None; P];
+                if E::SCALED {
+                    scales = std::array::from_fn(|p| panel_scales(s, self.scales, block, first + p));
+                }
+                for r in 0..R {
+                    for p in 0..P {
+                        settle(s, sums[r][p], scales[p], block, &mut scores[r].as_chunks_mut().0[first + p]);
+                    }
                 }
             }
         }
-        for r in 0..R {
-            for t in 0..T {
-                s.store(sums[r][t], &mut scores[r][block + t * LANES..]);
-            }
-        }
     }
-}
 
-/// Values of a page, `[PAGE][stride]`.
-#[derive(Clone, Copy)]
-struct Rows<'a, E> {
-    values: &'a [E],
-    stride: usize,
-}
-
-impl<E: Element> Rows<'_, E> {
-    /// sums[r] += weights[r][key] * values[key] for the keys from `start` to `end`, T vectors of a value at a time.
+    /// sums[r] += weights[r][key] * value of the key, for the keys from `start` to `end`; P panels at a time.
     #[inline(always)]
-    fn add<S: Simd, const R: usize, const T: usize>(
+    fn add<S: Simd, const R: usize, const P: usize>(
         self,
         s: S,
         weights: [&[f32; PAGE]; R],
-        (start, end): (usize, usize),
+        seen: (usize, usize),
         mut sums: [&mut [f32]; R],
     ) {
-        if start >= end {
+        if seen.0 >= seen.1 {
             return;
         }
-        let wide = self.stride / (T * LANES) * T * LANES;
-        for first in (0..wide).step_by(T * LANES) {
-            self.add_columns::<S, R, T>(s, &weights, (start, end), &mut sums, first);
-        }
-        for first in (wide..self.stride).step_by(LANES) {
-            self.add_columns::<S, R, 1>(s, &weights, (start, end), &mut sums, first);
+        let panels = self.elements.len() / (PAGE * PANEL);
+        let Some(scales) = self.scales.filter(|_| E::SCALED) else {
+            return self.add_all::<S, R, P>(s, weights, seen, &mut sums, 0..panels);
+        };
+        let mut scaled = [[0.0; PAGE]; R];
+        for (block, scales) in scales.iter().enumerate() {
+            rescale(s, weights, scales, &mut scaled);
+            let first = block * BLOCK / PANEL;
+            let last = panels.min(first + BLOCK / PANEL);
+            if R < GROUP {
+                self.add_all::<S, R, 2>(s, scaled.each_ref(), seen, &mut sums, first..last);
+            } else {
+                self.add_all::<S, R, 1>(s, scaled.each_ref(), seen, &mut sums, first..last);
+            }
         }
     }
 
     #[inline(always)]
-    fn add_columns<S: Simd, const R: usize, const T: usize>(
+    fn add_all<S: Simd, const R: usize, const P: usize>(
+        self,
+        s: S,
+        weights: [&[f32; PAGE]; R],
+        seen: (usize, usize),
+        sums: &mut [&mut [f32]; R],
+        panels: Range<usize>,
+    ) {
+        let mut first = panels.start;
+        while first + P <= panels.end {
+            self.add_panels::<S, R, P>(s, &weights, seen, sums, first);
+            first += P;
+        }
+        for first in first..panels.end {
+            self.add_panels::<S, R, 1>(s, &weights, seen, sums, first);
+        }
+    }
+
+    #[inline(always)]
+    fn add_panels<S: Simd, const R: usize, const P: usize>(
         self,
         s: S,
         weights: &[&[f32; PAGE]; R],
@@ -191,28 +229,30 @@ impl<E: Element> Rows<'_, E> {
         sums: &mut [&mut [f32]; R],
         first: usize,
     ) {
-        let mut acc = [[s.splat(0.0); T]; R];
+        let panels = self.panels::<P>(first, PAGE);
+        let mut acc = [[[s.splat(0.0); 2]; P]; R];
         for r in 0..R {
-            for t in 0..T {
-                acc[r][t] = s.load(&sums[r][first + t * LANES..]);
+            for p in 0..P {
+                let from = &sums[r][(first + p) * PANEL..][..PANEL];
+                acc[r][p] = [s.load(from), s.load(&from[LANES..])];
             }
         }
-        for (key, value) in (start..end.min(PAGE)).zip(self.values[start * self.stride..].chunks_exact(self.stride)) {
-            let value = &value[first..first + T * LANES];
-            let mut v = [s.splat(0.0); T];
-            for t in 0..T {
-                v[t] = E::load(s, &value[t * LANES..]);
-            }
-            for r in 0..R {
-                let p = s.splat(weights[r][key]);
-                for t in 0..T {
-                    acc[r][t] = s.mul_add(p, v[t], acc[r][t]);
+        for key in start..end.min(PAGE) {
+            self.prefetch::<S, P>(s, first, PAGE, key);
+            for p in 0..P {
+                let v = [E::load(s, &panels[p][key]), E::load(s, &panels[p][key][LANES..])];
+                for r in 0..R {
+                    let weight = s.splat(weights[r][key]);
+                    acc[r][p][0] = s.mul_add(weight, v[0], acc[r][p][0]);
+                    acc[r][p][1] = s.mul_add(weight, v[1], acc[r][p][1]);
                 }
             }
         }
         for r in 0..R {
-            for t in 0..T {
-                s.store(acc[r][t], &mut sums[r][first + t * LANES..]);
+            for p in 0..P {
+                let to = &mut sums[r][(first + p) * PANEL..][..PANEL];
+                s.store(acc[r][p][0], to);
+                s.store(acc[r][p][1], &mut to[LANES..]);
             }
         }
     }

@@ -1,6 +1,8 @@
 //! The state of online softmax: for each query row a maximum, a sum, and the weighted values so far.
 
-use crate::kv::PAGE;
+use half::f16;
+
+use crate::kv::{PAGE, PANEL, Scales};
 use crate::simd::{Kernel, LANES, Simd, exp};
 
 /// States of some query rows.
@@ -77,24 +79,86 @@ pub(super) fn soften<S: Simd>(
     }
 }
 
+/// to[r][key] = weights[r][key] * scales[key].
+#[inline(always)]
+pub(super) fn rescale<S: Simd, const R: usize>(
+    s: S,
+    weights: [&[f32; PAGE]; R],
+    scales: &[f16; PAGE],
+    to: &mut [[f32; PAGE]; R],
+) {
+    for (at, scales) in scales.as_chunks::<LANES>().0.iter().enumerate() {
+        let scale = s.load_f16(scales);
+        for r in 0..R {
+            let weight = s.load(&weights[r].as_chunks::<LANES>().0[at]);
+            s.store(s.mul(weight, scale), &mut to[r].as_chunks_mut::<LANES>().0[at]);
+        }
+    }
+}
+
+/// The scales of block `block` of the keys of panel `panel`; None where there are none.
+#[inline(always)]
+pub(super) fn panel_scales<S: Simd>(s: S, scales: Option<Scales<'_>>, block: usize, panel: usize) -> Option<[S::V; 2]> {
+    let scales = &scales?[block].as_chunks::<PANEL>().0[panel];
+    Some([s.load_f16(scales), s.load_f16(&scales[LANES..])])
+}
+
+/// Writes sums over block `block` of the queries to the scores of a panel: with scales added to what is there from
+/// earlier blocks, each sum times its key's scale.
+#[inline(always)]
+pub(super) fn settle<S: Simd>(s: S, sums: [S::V; 2], scales: Option<[S::V; 2]>, block: usize, to: &mut [f32; PANEL]) {
+    let [low, high] = to.as_chunks_mut::<LANES>().0 else { unreachable!("a panel is two vectors") };
+    let Some(scales) = scales else {
+        s.store(sums[0], low);
+        return s.store(sums[1], high);
+    };
+    let mut before = [s.splat(0.0); 2];
+    if block > 0 {
+        before = [s.load(low), s.load(high)];
+    }
+    s.store(s.mul_add(scales[0], sums[0], before[0]), low);
+    s.store(s.mul_add(scales[1], sums[1], before[1]), high);
+}
+
 /// The keys of a page that some rows see, cut into those that all of them see and what each sees besides.
 pub(super) struct Cut {
     pub(super) common: (usize, usize),
+    /// The smallest range that holds all that is seen.
+    hull: (usize, usize),
 }
 
 impl Cut {
     pub(super) fn new(seen: &[(usize, usize)]) -> Self {
-        let start = seen.iter().map(|seen| seen.0).max().unwrap_or(PAGE);
-        let end = seen.iter().map(|seen| seen.1).min().unwrap_or(PAGE);
-        Self { common: if start < end { (start, end) } else { (PAGE, PAGE) } }
+        let (mut common, mut hull) = ((0, PAGE), (PAGE, 0));
+        for &(start, end) in seen {
+            common = (common.0.max(start), common.1.min(end));
+            if start < end {
+                hull = (hull.0.min(start), hull.1.max(end));
+            }
+        }
+        Self { common: if common.0 < common.1 { common } else { (PAGE, PAGE) }, hull }
+    }
+
+    /// Whether all rows see the same.
+    #[inline(always)]
+    pub(super) fn is_even(&self) -> bool {
+        self.common == self.hull
+    }
+
+    /// Whether a row sees one of these keys.
+    #[inline(always)]
+    pub(super) fn touches(&self, (start, end): (usize, usize)) -> bool {
+        self.hull.0.max(start) < self.hull.1.min(end)
     }
 
     /// What the row sees before the common part; all it sees if there is none.
+    #[inline(always)]
     pub(super) fn before(&self, seen: (usize, usize)) -> (usize, usize) {
         (seen.0, seen.1.min(self.common.0))
     }
 
     /// What the row sees behind the common part.
+    #[inline(always)]
     pub(super) fn behind(&self, seen: (usize, usize)) -> (usize, usize) {
         (seen.0.max(self.common.1), seen.1)
     }

@@ -5,21 +5,20 @@ use std::ops::Range;
 use super::check::visible_to_any;
 use super::scratch::LINE;
 use super::state::{Merge, States};
-use super::wide::PANEL;
 use super::{Attend, SPAN, narrow, wide};
 use crate::isa::Isa;
-use crate::kv::PAGE;
+use crate::kv::{PAGE, PANEL};
 use crate::simd::dispatch;
 use crate::team::Disjoint;
 
-/// Query rows (tokens times query heads of a kv head) per tile, unless one token has more: so many use a page that
-/// laying it out costs little, and their states still fit L2 beside it.
+/// Most query rows (tokens times query heads of a kv head) per tile, unless one token has more: so many use a panel
+/// that turning it into f32 costs little, and their states still fit L2 beside it.
 const TILE_ROWS: usize = 96;
 
 /// Tiles are not cut below this for the sake of more members.
 const LEAST_TILE_ROWS: usize = 24;
 
-/// Up to so many query rows use a page as it lies in the store: measured, laying it out does not pay before.
+/// Up to so many query rows use a page as it lies in the store: measured, unpacking it does not pay before.
 const NARROW_ROWS: usize = 8 * narrow::GROUP;
 
 pub(super) struct Tile {
@@ -36,7 +35,7 @@ pub(super) struct Plan<'a> {
     pub(super) inputs: &'a Attend<'a>,
     /// Query heads per kv head.
     pub(super) share: usize,
-    /// Weighted values per row of a state: `head_dim` rounded up to whole panels.
+    /// Weighted values per row of a state, those of whole panels.
     pub(super) width: usize,
 }
 
@@ -44,35 +43,37 @@ pub(super) struct Plan<'a> {
 pub(super) struct Room<'a> {
     /// Queries, in groups of rows; each `[head_dim][rows of the group]`.
     pub(super) packed: &'a mut [f32],
-    /// Keys and values of one page in panels, and scores; empty where pages are used as they are.
-    pub(super) keys: &'a mut [f32],
-    pub(super) values: &'a mut [f32],
+    /// A panel of keys or values, and scores; empty where pages are used as they are.
+    pub(super) panel: &'a mut [f32],
     pub(super) scores: &'a mut [f32],
 }
 
 impl<'a> Plan<'a> {
     pub(super) fn new(inputs: &'a Attend<'a>, heads: usize) -> Self {
-        let width = inputs.store.head_dim().next_multiple_of(PANEL);
-        Self { inputs, share: heads / inputs.store.kv_heads(), width }
+        Self { inputs, share: heads / inputs.store.kv_heads(), width: inputs.store.value_width() }
     }
 
     /// At least `wanted` tiles, if there is work for so many; those that see more keys come later in a sequence.
     pub(super) fn tiles(&self, wanted: usize) -> Vec<Tile> {
         let mut rows = TILE_ROWS;
         let count = |rows: usize| -> usize {
-            let tokens = self.tokens_of(rows);
-            self.inputs.row_starts.windows(2).map(|pair| ((pair[1] - pair[0]) as usize).div_ceil(tokens)).sum::<usize>()
+            let most = self.most_tokens(rows);
+            self.inputs.row_starts.windows(2).map(|pair| ((pair[1] - pair[0]) as usize).div_ceil(most)).sum::<usize>()
                 * self.inputs.store.kv_heads()
         };
         while rows / 2 >= LEAST_TILE_ROWS && count(rows) < wanted {
             rows /= 2;
         }
-        let tokens = self.tokens_of(rows);
+        let most = self.most_tokens(rows);
         let mut tiles = Vec::with_capacity(count(rows));
         for (sequence, bounds) in self.inputs.row_starts.windows(2).enumerate() {
-            let rows = bounds[0] as usize..bounds[1] as usize;
-            for start in rows.clone().step_by(tokens) {
-                let tokens = start..rows.end.min(start + tokens);
+            let (mut start, end) = (bounds[0] as usize, bounds[1] as usize);
+            while start < end {
+                // Tiles of a sequence are equal up to a unit.
+                let left = (end - start).div_ceil(most);
+                let tokens = (end - start).div_ceil(left).next_multiple_of(self.unit(most));
+                let tokens = start..end.min(start + tokens);
+                start = tokens.end;
                 let seen = visible_to_any(self.inputs, tokens.clone());
                 let spans = seen.start / SPAN..seen.end.div_ceil(SPAN).max(seen.start / SPAN + 1);
                 tiles.extend((0..self.inputs.store.kv_heads()).map(|kv_head| Tile {
@@ -87,8 +88,16 @@ impl<'a> Plan<'a> {
         tiles
     }
 
-    fn tokens_of(&self, rows: usize) -> usize {
-        (rows / self.share).max(1)
+    /// Tokens of at most `rows` rows: whole units, but at least one token.
+    fn most_tokens(&self, rows: usize) -> usize {
+        let tokens = (rows / self.share).max(1);
+        tokens / self.unit(tokens) * self.unit(tokens)
+    }
+
+    /// The fewest tokens whose rows fill whole groups, if not more than `most`; else 1.
+    fn unit(&self, most: usize) -> usize {
+        let whole = |&tokens: &usize| (tokens * self.share).is_multiple_of(wide::GROUP);
+        (1..=most.min(wide::GROUP)).find(whole).unwrap_or(1)
     }
 
     fn rows(&self, tile: &Tile) -> usize {
@@ -99,44 +108,49 @@ impl<'a> Plan<'a> {
         self.rows(tile) > NARROW_ROWS
     }
 
-    /// Rows with those that fill up the last group.
-    fn padded_rows(&self, tile: &Tile) -> usize {
-        let group = if self.is_wide(tile) { wide::GROUP } else { narrow::GROUP };
-        self.rows(tile).next_multiple_of(group)
+    /// Rows of a tile's states: wide ones have those that fill up the last group.
+    fn state_rows(&self, tile: &Tile) -> usize {
+        if self.is_wide(tile) { self.rows(tile).next_multiple_of(wide::GROUP) } else { self.rows(tile) }
     }
 
     pub(super) fn state_floats(&self, tile: &Tile) -> usize {
-        States::floats(self.padded_rows(tile), self.width).next_multiple_of(LINE)
+        States::floats(self.state_rows(tile), self.width).next_multiple_of(LINE)
     }
 
     pub(super) fn states<'s>(&self, tile: &Tile, floats: &'s mut [f32]) -> States<'s> {
-        States::of(floats, self.padded_rows(tile), self.width)
+        States::of(floats, self.state_rows(tile), self.width)
     }
 
     pub(super) fn partial_floats(&self, tiles: &[Tile]) -> usize {
         tiles.iter().map(|tile| tile.spans.len() * self.state_floats(tile)).sum()
     }
 
-    /// Two states, and [`Room`].
+    /// What [`whole`](Self::whole) and [`span`](Self::span) need: [`Room`], and two states for the former.
     pub(super) fn scratch_floats(&self, tile: &Tile) -> usize {
         2 * self.state_floats(tile) + self.room_floats(tile).iter().sum::<usize>()
     }
 
-    /// Packed queries, keys, values, scores.
-    fn room_floats(&self, tile: &Tile) -> [usize; 4] {
-        let (rows, head_dim) = (self.padded_rows(tile), self.inputs.store.head_dim());
-        let packed = (rows * head_dim).next_multiple_of(LINE);
-        if self.is_wide(tile) { [packed, head_dim * PAGE, PAGE * self.width, rows * PAGE] } else { [packed, 0, 0, 0] }
+    /// Packed queries, a panel, scores.
+    fn room_floats(&self, tile: &Tile) -> [usize; 3] {
+        let head_dim = self.inputs.store.head_dim();
+        let packed = (self.packed_rows(tile) * head_dim).next_multiple_of(LINE);
+        if !self.is_wide(tile) {
+            return [packed, 0, 0];
+        }
+        [packed, head_dim.max(PAGE) * PANEL, self.packed_rows(tile) * PAGE]
     }
 
-    fn room<'s>(&self, tile: &Tile, scratch: &'s mut [f32]) -> Room<'s> {
-        let [packed, keys, values, scores] = self.room_floats(tile);
+    fn packed_rows(&self, tile: &Tile) -> usize {
+        self.rows(tile).next_multiple_of(if self.is_wide(tile) { wide::GROUP } else { narrow::GROUP })
+    }
+
+    pub(super) fn room<'s>(&self, tile: &Tile, scratch: &'s mut [f32]) -> Room<'s> {
+        let [packed, panel, scores] = self.room_floats(tile);
         let (packed, rest) = scratch.split_at_mut(packed);
-        let (keys, rest) = rest.split_at_mut(keys);
-        let (values, rest) = rest.split_at_mut(values);
+        let (panel, rest) = rest.split_at_mut(panel);
         // What rounds it up to whole lines holds groups of its own when heads are tiny.
-        let used = self.padded_rows(tile) * self.inputs.store.head_dim();
-        Room { packed: &mut packed[..used], keys, values, scores: &mut rest[..scores] }
+        let used = self.packed_rows(tile) * self.inputs.store.head_dim();
+        Room { packed: &mut packed[..used], panel, scores: &mut rest[..scores] }
     }
 
     /// All spans of a tile, merged: its state, inside `scratch`.
@@ -154,13 +168,6 @@ impl<'a> Plan<'a> {
             }
         }
         total
-    }
-
-    /// One span of a tile into `state`.
-    pub(super) fn span(&self, isa: Isa, tile: &Tile, span: usize, scratch: &mut [f32], state: &mut [f32]) {
-        let mut room = self.room(tile, scratch);
-        self.pack(tile, room.packed);
-        self.fold(isa, tile, span, &mut room, state);
     }
 
     /// total = total and the later `part`.

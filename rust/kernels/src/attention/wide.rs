@@ -1,6 +1,6 @@
 //! The arithmetic of one page for many query rows.
 //!
-//! A page is first laid out in panels of 16 columns, in f32. Then
+//! Panels of 16 columns are turned into f32 one at a time, when their turn comes:
 //! ```text
 //! for each panel of keys (it stays in L1), for each group of 6 rows:      6 x 16 scores in registers
 //! for each row:                                                           scores to weights
@@ -9,68 +9,26 @@
 //! 6 rows by two vectors are twelve sums, enough to hide the latency of fma, and leave registers for one step's
 //! two vectors and a query element.
 
-use super::state::{Cut, States, soften};
-use crate::kv::{PAGE, PageView};
+use super::state::{Cut, States, panel_scales, rescale, settle, soften};
+use crate::kv::{BLOCK, Element, PAGE, PANEL, PageView, Panels, Scales};
 use crate::simd::{Kernel, LANES, Simd};
 
 /// Rows of a group.
 pub(super) const GROUP: usize = 6;
 
-/// Columns of a panel: one cache line, two vectors.
-pub(super) const PANEL: usize = 2 * LANES;
-
 type Weights = [[f32; PAGE]; GROUP];
-
-/// Lays a page out in panels: keys `[PAGE / PANEL][head_dim][PANEL]`, values `[width / PANEL][PAGE][PANEL]` with
-/// zeros behind the end of a row.
-pub(super) struct LayOut<'a> {
-    pub(super) from: PageView<'a>,
-    /// Values per row in the store.
-    pub(super) stride: usize,
-    pub(super) keys: &'a mut [f32],
-    pub(super) values: &'a mut [f32],
-}
-
-impl Kernel for LayOut<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run<S: Simd>(self, s: S) {
-        match self.from {
-            PageView::F32(keys, values) => {
-                panels(s, keys, PAGE, self.keys, S::load);
-                panels(s, values, self.stride, self.values, S::load);
-            }
-            PageView::F16(keys, values) => {
-                panels(s, keys, PAGE, self.keys, S::load_f16);
-                panels(s, values, self.stride, self.values, S::load_f16);
-            }
-        }
-    }
-}
-
-/// Rows of `stride` elements, a multiple of `LANES`, to panels.
-#[inline(always)]
-fn panels<S: Simd, E>(s: S, from: &[E], stride: usize, to: &mut [f32], load: impl Fn(S, &[E]) -> S::V) {
-    let rows = from.len() / stride;
-    for (index, panel) in to.chunks_exact_mut(rows * PANEL).enumerate() {
-        for (from, to) in from.chunks_exact(stride).zip(panel.as_chunks_mut::<PANEL>().0) {
-            let from = &from[index * PANEL..];
-            s.store(load(s, from), to);
-            let second = if from.len() > LANES { load(s, &from[LANES..]) } else { s.splat(0.0) };
-            s.store(second, &mut to[LANES..]);
-        }
-    }
-}
 
 /// Folds a page into the states of a tile.
 pub(super) struct WidePage<'a> {
-    pub(super) keys: &'a [f32],
-    pub(super) values: &'a [f32],
+    pub(super) page: PageView<'a>,
     /// `[groups][head_dim][GROUP]`: scaled queries, zero for rows that fill up the last group.
     pub(super) packed: &'a [f32],
     /// `[rows]`: the keys of this page that a row sees, as (start, end).
     pub(super) seen: &'a [(usize, usize)],
+    /// `[groups]`: those of its rows.
+    pub(super) cuts: &'a [Cut],
+    /// Room for a panel of keys or values.
+    pub(super) panel: &'a mut [f32],
     /// `[groups]`: room for scores.
     pub(super) scores: &'a mut [Weights],
     pub(super) width: usize,
@@ -83,14 +41,29 @@ impl Kernel for WidePage<'_> {
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let Self { keys, values, packed, seen, scores, width, states } = self;
-        let head_dim = keys.len() / PAGE;
-        for (index, panel) in keys.chunks_exact(head_dim * PANEL).enumerate() {
-            let columns = index * PANEL..(index + 1) * PANEL;
-            let groups = packed.chunks_exact(head_dim * GROUP).zip(scores.iter_mut()).zip(seen.chunks(GROUP));
-            for ((packed, scores), seen) in groups {
-                if seen.iter().any(|&(start, end)| start.max(columns.start) < end.min(columns.end)) {
-                    score(s, packed.as_chunks().0, panel.as_chunks().0, scores, columns.start);
+        match self.page {
+            PageView::F32(page) => self.fold(s, page),
+            PageView::F16(page) => self.fold(s, page),
+            PageView::I8(page) => self.fold(s, page),
+        }
+    }
+}
+
+impl WidePage<'_> {
+    #[inline(always)]
+    fn fold<S: Simd, E: Element>(self, s: S, page: Panels<'_, E>) {
+        let Self { packed, seen, cuts, panel: room, scores, width, states, .. } = self;
+        let head_dim = page.keys.len() / PAGE;
+        let [key_scales, value_scales] = page.scales.map_or([None; 2], |scales| scales.map(Some));
+        for (index, panel) in page.keys.chunks_exact(head_dim * PANEL).enumerate() {
+            let columns = (index * PANEL, (index + 1) * PANEL);
+            if !cuts.iter().any(|cut| cut.touches(columns)) {
+                continue;
+            }
+            let panel = E::unpack(s, panel, room).as_chunks().0;
+            for ((packed, scores), cut) in packed.chunks_exact(head_dim * GROUP).zip(scores.iter_mut()).zip(cuts) {
+                if cut.touches(columns) {
+                    score::<S, E>(s, packed.as_chunks().0, panel, key_scales, scores, index);
                 }
             }
         }
@@ -100,32 +73,49 @@ impl Kernel for WidePage<'_> {
                 soften(s, row.0, *row.1, mark, values);
             }
         }
-        for (index, panel) in values.as_chunks::<PANEL>().0.chunks_exact(PAGE).enumerate() {
-            let first = index * PANEL;
-            let groups = scores.iter().zip(states.values.chunks_exact_mut(GROUP * width)).zip(seen.chunks(GROUP));
-            for ((weights, values), seen) in groups {
-                weigh(s, weights, panel, seen, values, width, first);
+        let mut scaled = [[0.0; PAGE]; GROUP];
+        for (index, panel) in page.values.chunks_exact(PAGE * PANEL).enumerate() {
+            let panel = E::unpack(s, panel, room).as_chunks().0;
+            let scales = value_scales.map(|scales| &scales[index * PANEL / BLOCK]);
+            let groups = scores.iter().zip(states.values.chunks_exact_mut(GROUP * width));
+            for (((weights, values), seen), cut) in groups.zip(seen.chunks(GROUP)).zip(cuts) {
+                let place = (width, index * PANEL);
+                if let Some(scales) = scales {
+                    rescale(s, weights.each_ref(), scales, &mut scaled);
+                    weigh(s, &scaled, panel, (seen, cut), values, place);
+                } else {
+                    weigh(s, weights, panel, (seen, cut), values, place);
+                }
             }
         }
     }
 }
 
-/// Scores of a group with the keys of a panel, to columns from `first` on.
+/// Scores of a group with the keys of panel `index`.
 #[inline(always)]
-fn score<S: Simd>(s: S, packed: &[[f32; GROUP]], keys: &[[f32; PANEL]], scores: &mut Weights, first: usize) {
-    let mut sums = [[s.splat(0.0); 2]; GROUP];
-    for (q, key) in packed.iter().zip(keys) {
-        let k = [s.load(key), s.load(&key[LANES..])];
-        for r in 0..GROUP {
-            let q = s.splat(q[r]);
-            sums[r][0] = s.mul_add(q, k[0], sums[r][0]);
-            sums[r][1] = s.mul_add(q, k[1], sums[r][1]);
+fn score<S: Simd, E: Element>(
+    s: S,
+    packed: &[[f32; GROUP]],
+    keys: &[[f32; PANEL]],
+    scales: Option<Scales<'_>>,
+    scores: &mut Weights,
+    index: usize,
+) {
+    let size = if E::SCALED { BLOCK } else { keys.len() };
+    for (block, (packed, keys)) in packed.chunks(size).zip(keys.chunks(size)).enumerate() {
+        let mut sums = [[s.splat(0.0); 2]; GROUP];
+        for (q, key) in packed.iter().zip(keys) {
+            let k = [s.load(key), s.load(&key[LANES..])];
+            for r in 0..GROUP {
+                let q = s.splat(q[r]);
+                sums[r][0] = s.mul_add(q, k[0], sums[r][0]);
+                sums[r][1] = s.mul_add(q, k[1], sums[r][1]);
+            }
         }
-    }
-    for r in 0..GROUP {
-        let to = &mut scores[r][first..first + PANEL];
-        s.store(sums[r][0], to);
-        s.store(sums[r][1], &mut to[LANES..]);
+        let scales = if E::SCALED { panel_scales(s, scales, block, index) } else { None };
+        for r in 0..GROUP {
+            settle(s, sums[r], scales, block, &mut scores[r].as_chunks_mut().0[index]);
+        }
     }
 }
 
@@ -136,12 +126,13 @@ fn weigh<S: Simd>(
     s: S,
     weights: &Weights,
     panel: &[[f32; PANEL]],
-    seen: &[(usize, usize)],
+    (seen, cut): (&[(usize, usize)], &Cut),
     values: &mut [f32],
-    width: usize,
-    first: usize,
+    (width, first): (usize, usize),
 ) {
-    let cut = Cut::new(seen);
+    if cut.is_even() {
+        return add::<S, GROUP>(s, weights, cut.common, panel, values, width, first);
+    }
     for (r, &seen) in seen.iter().enumerate() {
         let (weights, values) = (std::array::from_ref(&weights[r]), &mut values[r * width..]);
         add::<S, 1>(s, weights, cut.before(seen), panel, values, width, first);

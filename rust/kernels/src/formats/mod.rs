@@ -156,14 +156,25 @@ impl Format {
         matches!(self, Self::Q4_1 | Self::Q5_1 | Self::Q2_K | Self::Q4_K | Self::Q5_K)
     }
 
-    /// Blocks of 32 whose integer products share a scale and fit one i32 sum (see [`crate::matmul`]).
-    pub(crate) const fn run(self) -> usize {
+    /// Blocks of 32 whose integer products share a scale and fit one i32 sum (see [`crate::matmul`]): with activation
+    /// codes of 8 bits (`narrow`), or of 14.
+    pub(crate) const fn run(self, narrow: bool) -> usize {
         match self {
-            Self::Q2_K | Self::Q3_K | Self::Q4_K => 8,
-            Self::Q5_K => 4,
-            Self::Q6_K => 2,
+            Self::Q5_K if !narrow => 4,
+            Self::Q6_K if !narrow => 2,
+            Self::Q2_K | Self::Q3_K | Self::Q4_K | Self::Q5_K | Self::Q6_K => 8,
             _ => 1,
         }
+    }
+
+    /// True when blocks have integer scales under the f16 one.
+    pub(crate) const fn has_integer_scales(self) -> bool {
+        self.block() == 256
+    }
+
+    /// True when the integer scales of a block's halves differ.
+    pub(crate) const fn has_half_scales(self) -> bool {
+        matches!(self, Self::Q2_K | Self::Q3_K | Self::Q6_K)
     }
 
     /// True when the minima of a block's halves differ.

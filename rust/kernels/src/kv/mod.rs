@@ -1,9 +1,13 @@
 //! Keys and values of all layers of one kind, in pages of 64 positions.
 //!
-//! A page holds, for each layer and kv head: the keys as `[head_dim][PAGE]` (so that 8 neighbouring keys meet one
-//! element of the query), then the values as `[PAGE][value_stride]`, `value_stride` being `head_dim` rounded up to 8
-//! with zeros behind it.
+//! A page holds, for each layer and kv head, in this order:
+//! * keys `[PAGE / PANEL][head_dim][PANEL]`: the neighbouring keys of a panel meet one element of the query, and
+//!   scores of a panel read one stretch of memory from its start to its end;
+//! * values `[value_width / PANEL][PAGE][PANEL]`, `value_width` being `head_dim` rounded up to whole panels with zeros
+//!   behind it: the same for weighted values;
+//! * int8 only, in f16: scales of the keys `[head_dim / BLOCK, rounded up][PAGE]`, then of the values.
 
+mod view;
 mod writer;
 
 use std::alloc::{Layout, alloc_zeroed, dealloc};
@@ -12,12 +16,22 @@ use std::collections::TryReserveError;
 use half::f16;
 use thiserror::Error;
 
+pub(crate) use view::{Element, PageView, Panels, Scales};
 pub use writer::KvWriter;
 
 /// Positions per page.
 pub const PAGE: usize = 64;
 
+/// Columns of a panel: two vectors, one cache line of f32.
+pub(crate) const PANEL: usize = 16;
+
+/// Neighbouring elements of a key or value with one scale. One for all 256 of a head would do less well: on the 270m
+/// it more than doubles the error, because a few elements of every key are much larger than the others.
+pub(crate) const BLOCK: usize = 2 * PANEL;
+
 const CACHE_LINE: usize = 64;
+
+const HUGE_PAGE: usize = 2 << 20;
 
 /// The number format of a store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,26 +40,36 @@ pub enum KvType {
     F32,
     /// 2 bytes per value, rounded to nearest even; finite values beyond the range become +-65504.
     F16,
+    /// 1 byte per value, -127 to 127, and an f16 per 32 of them: a 127th of their largest magnitude, in units of which
+    /// they are rounded to nearest even. Finite values beyond +-127 * 65504 become that.
+    I8,
 }
 
 impl KvType {
-    /// `f32` or `f16`.
+    /// `f32`, `f16` or `int8`.
     #[must_use]
     pub fn parse(name: &str) -> Option<Self> {
         match name {
             "f32" => Some(Self::F32),
             "f16" => Some(Self::F16),
+            "int8" => Some(Self::I8),
             _ => None,
         }
     }
 
-    /// Bytes per value.
+    /// Bytes per value, scales apart.
     #[must_use]
     pub fn nbytes(self) -> usize {
         match self {
             Self::F32 => 4,
             Self::F16 => 2,
+            Self::I8 => 1,
         }
+    }
+
+    /// Scales of a position's key and value.
+    fn scales(self, head_dim: usize) -> usize {
+        if self == Self::I8 { 2 * head_dim.div_ceil(BLOCK) } else { 0 }
     }
 }
 
@@ -102,13 +126,6 @@ unsafe impl Send for KvStore {}
 // SAFETY: as above: `&KvStore` only reads.
 unsafe impl Sync for KvStore {}
 
-/// Keys `[head_dim][PAGE]` and values `[PAGE][value_stride]` of one head on one page.
-#[derive(Clone, Copy)]
-pub(crate) enum PageView<'a> {
-    F32(&'a [f32], &'a [f32]),
-    F16(&'a [f16], &'a [f16]),
-}
-
 impl KvStore {
     /// An empty store.
     ///
@@ -117,9 +134,11 @@ impl KvStore {
     pub fn new(layers: usize, kv_heads: usize, head_dim: usize, dtype: KvType) -> Result<Self, KvError> {
         let bad = || KvError::BadShape { layers, kv_heads, head_dim };
         let per_head = head_dim
-            .checked_next_multiple_of(8)
-            .and_then(|stride| stride.checked_add(head_dim))
-            .and_then(|sum| sum.checked_mul(PAGE * dtype.nbytes()));
+            .checked_next_multiple_of(PANEL)
+            .and_then(|width| width.checked_add(head_dim))
+            .and_then(|sum| sum.checked_mul(dtype.nbytes()))
+            .and_then(|n| n.checked_add(dtype.scales(head_dim) * size_of::<f16>()))
+            .and_then(|n| n.checked_mul(PAGE));
         let page_nbytes = per_head
             .and_then(|n| n.checked_mul(layers))
             .and_then(|n| n.checked_mul(kv_heads))
@@ -189,12 +208,15 @@ impl KvStore {
             .checked_mul(self.page_nbytes)
             .and_then(|size| size.checked_add(CACHE_LINE))
             .and_then(|size| Layout::from_size_align(size, 16).ok());
-        let (Some(layout), Ok(())) = (layout, room(self)) else { return Err(error) };
+        let (Some(layout), Ok(())) = (layout, room(self)) else {
+            return Err(error);
+        };
         // SAFETY: the layout has a size above zero.
         let start = unsafe { alloc_zeroed(layout) };
         if start.is_null() {
             return Err(error);
         }
+        advise_huge(start, layout.size());
         self.slabs.push(Slab { start, layout });
         let first = start.wrapping_add(start.align_offset(CACHE_LINE));
         self.pages.extend((0..missing).map(|page| first.wrapping_add(page * self.page_nbytes)));
@@ -206,40 +228,13 @@ impl KvStore {
         KvWriter::new(self)
     }
 
-    #[allow(clippy::cast_ptr_alignment, reason = "slabs are aligned by hand, heads start at whole vectors")]
-    /// One head on one page. All three numbers are in range, else it panics.
-    pub(crate) fn view(&self, page: usize, layer: usize, head: usize) -> PageView<'_> {
-        let start = self.head_start(page, layer, head);
-        let (keys, values) = (self.head_dim * PAGE, PAGE * self.value_stride());
-        // SAFETY: the head's keys and values lie inside the page, initialised (zeroed at first); they are written
-        // only through a `KvWriter`, which borrows the store exclusively. Heads start at multiples of 16 values.
-        unsafe {
-            match self.dtype {
-                KvType::F32 => {
-                    let start = start.cast::<f32>();
-                    PageView::F32(slice(start, keys), slice(start.add(keys), values))
-                }
-                KvType::F16 => {
-                    let start = start.cast::<f16>();
-                    PageView::F16(slice(start, keys), slice(start.add(keys), values))
-                }
-            }
-        }
-    }
-
-    /// The bytes of [`view`](Self::view), to prefetch them.
-    pub(crate) fn bytes(&self, page: usize, layer: usize, head: usize) -> &[u8] {
-        // SAFETY: as in `view`; a head's keys and values lie together.
-        unsafe { slice(self.head_start(page, layer, head), self.head_nbytes()) }
-    }
-
     fn head_nbytes(&self) -> usize {
         self.page_nbytes / (self.layers * self.kv_heads)
     }
 
-    /// Values per row of a page's value part.
-    pub(crate) fn value_stride(&self) -> usize {
-        self.head_dim.next_multiple_of(8)
+    /// `head_dim` rounded up to whole panels.
+    pub(crate) fn value_width(&self) -> usize {
+        self.head_dim.next_multiple_of(PANEL)
     }
 
     fn head_start(&self, page: usize, layer: usize, head: usize) -> *mut u8 {
@@ -248,11 +243,19 @@ impl KvStore {
     }
 }
 
-/// # Safety
-/// As `std::slice::from_raw_parts`.
-unsafe fn slice<'a, T>(start: *const T, len: usize) -> &'a [T] {
-    // SAFETY: the caller's promise.
-    unsafe { std::slice::from_raw_parts(start, len) }
+/// Asks for huge pages inside a slab: a step reads all of it, with fewer misses of address translation.
+fn advise_huge(start: *mut u8, size: usize) {
+    #[cfg(target_os = "linux")]
+    {
+        const SYSTEM_PAGE: usize = 4096;
+        let skipped = start.align_offset(SYSTEM_PAGE);
+        if size > HUGE_PAGE && skipped < size {
+            // SAFETY: the range lies in memory of this slab; advice changes no contents. A refusal changes nothing.
+            unsafe { libc::madvise(start.add(skipped).cast(), size - skipped, libc::MADV_HUGEPAGE) };
+        }
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = (start, size);
 }
 
 #[cfg(test)]

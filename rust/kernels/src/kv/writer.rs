@@ -5,7 +5,16 @@ use std::marker::PhantomData;
 use half::f16;
 use half::slice::HalfFloatSliceExt;
 
-use super::{KvStore, KvType, PAGE};
+use super::{BLOCK, KvStore, KvType, PAGE, PANEL};
+
+/// Elements that are converted to f16 at a time.
+const PIECE: usize = 64;
+
+/// The largest int8, as which a block's largest magnitude is stored.
+const MOST_I8: f32 = 127.0;
+
+/// Adding and taking away 1.5 * 2^23 rounds a small float to the nearest integer, ties to even.
+const ROUNDER: f32 = 12_582_912.0;
 
 /// Writes keys and values; shared by the members of a team.
 pub struct KvWriter<'a> {
@@ -35,27 +44,37 @@ impl<'a> KvWriter<'a> {
     /// # Safety
     /// No two threads write the same (page, layer, head, slot) at a time, and nobody reads that page through
     /// [`store`](Self::store) meanwhile.
-    #[allow(clippy::cast_ptr_alignment, reason = "slabs are aligned by hand, heads start at whole vectors")]
+    #[allow(clippy::cast_ptr_alignment, reason = "slabs are aligned by hand, every part starts at a cache line")]
     pub unsafe fn write(&self, page: usize, layer: usize, head: usize, slot: usize, key: &[f32], value: &[f32]) {
         let store = self.store;
         let width = store.head_dim;
         assert!(slot < PAGE && key.len() == width && value.len() == width, "key or value does not fit its slot");
         let start = store.head_start(page, layer, head);
-        // SAFETY: key column `slot` and value row `slot` lie inside the head's part of the page, which is aligned for
-        // its type; the caller promises that nobody else touches them.
+        // SAFETY: the slot's elements and scales lie inside the head's part of the page, which is aligned for its
+        // type; the caller promises that nobody else touches them.
         unsafe {
-            let offset = width * PAGE + slot * store.value_stride();
             match store.dtype {
                 KvType::F32 => {
-                    let start = start.cast::<f32>();
-                    scatter(key, start.add(slot));
-                    start.add(offset).copy_from_nonoverlapping(value.as_ptr(), width);
+                    let place = Place::new(store, start.cast(), slot);
+                    place.key(0, key);
+                    place.value(0, value);
                 }
                 KvType::F16 => {
-                    let start = start.cast::<f16>();
-                    for_halves(key, |i, halves| scatter(halves, start.add(i * PAGE + slot)));
-                    for_halves(value, |i, halves| {
-                        start.add(offset + i).copy_from_nonoverlapping(halves.as_ptr(), halves.len());
+                    let place = Place::new(store, start.cast(), slot);
+                    for_halves(key, |at, halves| place.key(at, halves));
+                    for_halves(value, |at, halves| place.value(at, halves));
+                }
+                KvType::I8 => {
+                    let place = Place::new(store, start.cast(), slot);
+                    let scales = start.add(store.scales_offset()).cast::<f16>().add(slot);
+                    for_bytes(key, |block, bytes, scale| {
+                        place.key(block * BLOCK, bytes);
+                        scales.add(block * PAGE).write(scale);
+                    });
+                    let scales = scales.add(width.div_ceil(BLOCK) * PAGE);
+                    for_bytes(value, |block, bytes, scale| {
+                        place.value(block * BLOCK, bytes);
+                        scales.add(block * PAGE).write(scale);
                     });
                 }
             }
@@ -63,20 +82,51 @@ impl<'a> KvWriter<'a> {
     }
 }
 
-/// Writes `from[i]` to `to[i * PAGE]`.
-///
-/// # Safety
-/// Those places may be written.
-unsafe fn scatter<T: Copy>(from: &[T], to: *mut T) {
-    for (i, &x) in from.iter().enumerate() {
-        // SAFETY: the caller's promise.
-        unsafe { to.add(i * PAGE).write(x) }
+/// Where the elements of a slot's key and value lie.
+struct Place<E> {
+    keys: *mut E,
+    values: *mut E,
+}
+
+impl<E: Copy> Place<E> {
+    /// # Safety
+    /// A head's keys and values, of this type, start at `start`.
+    unsafe fn new(store: &KvStore, start: *mut E, slot: usize) -> Self {
+        let panel = slot / PANEL * store.head_dim * PANEL;
+        // SAFETY: both lie inside the head's part of the page.
+        unsafe {
+            Self { keys: start.add(panel + slot % PANEL), values: start.add(store.head_dim * PAGE + slot * PANEL) }
+        }
+    }
+
+    /// Writes elements `at..` of the key.
+    ///
+    /// # Safety
+    /// The key has so many, and they may be written.
+    unsafe fn key(&self, at: usize, elements: &[E]) {
+        for (d, &x) in (at..).zip(elements) {
+            // SAFETY: the caller's promise.
+            unsafe { self.keys.add(d * PANEL).write(x) }
+        }
+    }
+
+    /// Writes elements `at..` of the value, `at` being the start of a panel.
+    ///
+    /// # Safety
+    /// The value has so many, and they may be written.
+    unsafe fn value(&self, at: usize, elements: &[E]) {
+        for (panel, elements) in (at / PANEL..).zip(elements.chunks(PANEL)) {
+            // SAFETY: the caller's promise.
+            unsafe {
+                let to = self.values.add(panel * PAGE * PANEL);
+                to.copy_from_nonoverlapping(elements.as_ptr(), elements.len());
+            }
+        }
     }
 }
 
 /// Passes `values` on as f16, piece by piece with the index of each piece's first value.
 fn for_halves(values: &[f32], mut take: impl FnMut(usize, &[f16])) {
-    const PIECE: usize = 64;
     let most = f32::from(f16::MAX);
     for (index, piece) in values.chunks(PIECE).enumerate() {
         let (mut bounded, mut halves) = ([0.0f32; PIECE], [f16::ZERO; PIECE]);
@@ -85,5 +135,23 @@ fn for_halves(values: &[f32], mut take: impl FnMut(usize, &[f16])) {
         }
         halves.convert_from_f32_slice(&bounded);
         take(index * PIECE, &halves[..piece.len()]);
+    }
+}
+
+/// Passes `values` on as int8, block by block with its index and scale, which is NaN where a value is.
+fn for_bytes(values: &[f32], mut take: impl FnMut(usize, &[i8], f16)) {
+    let most = f32::from(f16::MAX);
+    for (index, block) in values.chunks(BLOCK).enumerate() {
+        let largest = block.iter().fold(0.0f32, |largest, x| largest.max(x.abs()));
+        let scale = f16::from_f32((largest / MOST_I8).min(most));
+        let inverse = if scale == f16::ZERO { 0.0 } else { scale.to_f32().recip() };
+        let mut bytes = [0i8; BLOCK];
+        let mut is_nan = false;
+        for (to, from) in bytes.iter_mut().zip(block) {
+            let scaled = (from * inverse).clamp(-MOST_I8, MOST_I8);
+            *to = ((scaled + ROUNDER) - ROUNDER) as i8;
+            is_nan |= from.is_nan();
+        }
+        take(index, &bytes[..block.len()], if is_nan { f16::NAN } else { scale });
     }
 }

@@ -58,7 +58,21 @@ pub(crate) struct Group {
     pub scale: f32,
 }
 
-/// Where the code of a column is kept: the even columns of a block of 32, then its odd ones.
+/// The codes of a group in 8 bits, in column order, for [`Precision::Int8`].
+#[derive(Clone, Copy)]
+#[repr(C, align(64))]
+pub(crate) struct Bytes {
+    pub codes: [i8; GROUP],
+    /// Sums of the codes of each half block, and of each block.
+    pub halves: [i16; 2 * LANES],
+    pub blocks: [i32; LANES],
+}
+
+impl Bytes {
+    pub(crate) const ZERO: Self = Self { codes: [0; GROUP], halves: [0; 2 * LANES], blocks: [0; LANES] };
+}
+
+/// Where the code of a column is kept in [`Group`]: the even columns of a block of 32, then its odd ones.
 ///
 /// Weights come in bytes and halves of bytes. Masks and shifts turn a vector of them into int16 of every other column,
 /// without shuffles.
@@ -67,12 +81,7 @@ pub(crate) const fn place(column: usize) -> usize {
 }
 
 impl Group {
-    const ZERO: Self = Self {
-        codes: [0; GROUP],
-        halves: [0.0; 2 * LANES],
-        blocks: [0.0; LANES],
-        scale: 0.0,
-    };
+    const ZERO: Self = Self { codes: [0; GROUP], halves: [0.0; 2 * LANES], blocks: [0.0; LANES], scale: 0.0 };
 }
 
 /// Below this, 8191 / max is not a finite f32: the group counts as zero.
@@ -97,6 +106,8 @@ pub struct Activations {
     values: Vec<UnsafeCell<f32>>,
     /// [group][token]: the products take all tokens through one group of columns after the other.
     groups: Vec<UnsafeCell<Group>>,
+    /// [group][token], in int8.
+    bytes: Vec<UnsafeCell<Bytes>>,
 }
 
 // SAFETY: shared access only reads, except for `write_row`, whose contract excludes races.
@@ -127,6 +138,10 @@ impl Activations {
         let groups = if needs.blocks.is_some() { tokens * cols.div_ceil(GROUP) } else { 0 };
         if self.groups.len() < groups {
             self.groups.resize_with(groups, || UnsafeCell::new(Group::ZERO));
+        }
+        let bytes = if needs.blocks == Some(Precision::Int8) { groups } else { 0 };
+        if self.bytes.len() < bytes {
+            self.bytes.resize_with(bytes, || UnsafeCell::new(Bytes::ZERO));
         }
     }
 
@@ -185,6 +200,10 @@ impl Activations {
                 // SAFETY: the caller has sole access to the row, and so to its groups.
                 let group = unsafe { &mut *self.groups[index * self.tokens + token].get() };
                 write_group(values, precision, group);
+                if precision == Precision::Int8 {
+                    // SAFETY: as above.
+                    write_bytes(group, unsafe { &mut *self.bytes[index * self.tokens + token].get() });
+                }
             }
         }
     }
@@ -205,6 +224,27 @@ impl Activations {
         // SAFETY: UnsafeCell<Group> has the layout of Group, and the contract of `write_row` excludes a writer.
         unsafe { std::slice::from_raw_parts(UnsafeCell::raw_get(cells.as_ptr()), cells.len()) }
     }
+
+    /// As [`Self::groups`], in bytes.
+    #[cfg(target_arch = "x86_64")]
+    pub(super) fn bytes(&self, index: usize) -> &[Bytes] {
+        assert!(self.needs.blocks == Some(Precision::Int8), "these activations have no 8-bit codes");
+        let cells = &self.bytes[index * self.tokens..][..self.tokens];
+        // SAFETY: as above.
+        unsafe { std::slice::from_raw_parts(UnsafeCell::raw_get(cells.as_ptr()), cells.len()) }
+    }
+}
+
+/// The codes of an int8 group again, as bytes.
+fn write_bytes(group: &Group, bytes: &mut Bytes) {
+    let blocks = bytes.codes.as_chunks_mut::<BLOCK>().0.iter_mut().zip(group.codes.as_chunks::<BLOCK>().0);
+    for (bytes, codes) in blocks {
+        for i in 0..BLOCK / 2 {
+            (bytes[2 * i], bytes[2 * i + 1]) = (codes[i] as i8, codes[BLOCK / 2 + i] as i8);
+        }
+    }
+    bytes.halves = group.halves.map(|sum| sum as i16);
+    bytes.blocks = group.blocks.map(|sum| sum as i32);
 }
 
 fn write_group(values: &[f32], precision: Precision, group: &mut Group) {
@@ -297,6 +337,15 @@ mod tests {
             assert_eq!(group.codes[64..], [0; GROUP - 64], "absent columns are cleared");
             assert_eq!(group.scale.to_bits(), 1.0_f32.to_bits());
             assert_eq!(group.halves[..3], [f32::from(max) + 2.0, 3.0 - f32::from(max), -9.0]);
+            if precision == Precision::Int8 {
+                let mut bytes = Bytes::ZERO;
+                write_bytes(&group, &mut bytes);
+                assert!((0..GROUP).all(|column| i16::from(bytes.codes[column]) == code(column)));
+                assert_eq!(
+                    (bytes.halves[..3].to_vec(), bytes.blocks[..3].to_vec()),
+                    (vec![129, -124, -9], vec![5, -9, 0])
+                );
+            }
             assert_eq!(group.blocks, [5.0, -9.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0]);
         }
     }

@@ -12,7 +12,7 @@
 //! result = 0
 //! for group:
 //!     v = 0
-//!     for run of blocks:                         1, 2, 4 or 8 blocks: `Format::run`
+//!     for run of blocks:                         1, 2, 4 or 8 blocks: `Format::run`, which depends on the precision
 //!         isum = sum of codes * q                exact in i32
 //!         v = fma(isum as f32, scale, v)
 //!     for block (half block in Q2_K):            formats with an offset
@@ -20,7 +20,7 @@
 //!     result = fma(v, x.scale, result)
 //! ```
 //! The sums fit: codes of a run are at most 945 (`Q4_K`, 256 columns), 1953 (`Q5_K`, 128) or 4096 (`Q6_K`, 64) in
-//! magnitude, and q at most 8191.
+//! magnitude, and q at most 8191, or 127 for runs of 256 columns in every K-quant.
 //!
 //! *Exact mode, and dense formats in both modes.* Rows are dequantised to f32 and padded with zeros to a multiple of 8
 //! columns. Eight partial sums start at +0; column c belongs to partial sum c % 8: `p = fma(w, x, p)`. They end as

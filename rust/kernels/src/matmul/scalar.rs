@@ -23,14 +23,14 @@ pub(super) fn multiply(
     scratch: &mut Scratch,
 ) {
     for row in rows {
-        if precision.is_some() {
+        if let Some(precision) = precision {
             let bytes = weights.row(row);
             scratch.blocks.clear();
             scratch
                 .blocks
                 .extend((0..weights.cols() / BLOCK).map(|index| Block::decode(weights.format(), bytes, index)));
             for token in 0..x.tokens() {
-                out.set(token, row, block_dot(&scratch.blocks, x, token, weights.format()));
+                out.set(token, row, block_dot(&scratch.blocks, x, token, weights.format(), precision));
             }
         } else {
             scratch.row.clear();
@@ -43,12 +43,13 @@ pub(super) fn multiply(
     }
 }
 
-fn block_dot(row: &[Block], x: &Activations, token: usize, format: Format) -> f32 {
+fn block_dot(row: &[Block], x: &Activations, token: usize, format: Format, precision: Precision) -> f32 {
+    let run = format.run(precision == Precision::Int8);
     let mut result = 0.0_f32;
     for (index, blocks) in row.chunks(LANES).enumerate() {
         let x = &x.groups(index)[token];
         let mut v = 0.0_f32;
-        for (run, codes) in blocks.chunks(format.run()).zip(x.codes.chunks(format.run() * BLOCK)) {
+        for (run, codes) in blocks.chunks(run).zip(x.codes.chunks(run * BLOCK)) {
             let isum: i32 = run.iter().zip(codes.chunks(BLOCK)).map(|(block, codes)| code_sum(block, codes)).sum();
             v = (isum as f32).mul_add(run[0].scale, v);
         }

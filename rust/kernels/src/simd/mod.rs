@@ -28,6 +28,7 @@ pub(crate) trait Simd: Copy {
     /// The first eight elements of `from`, which has that many.
     fn load(self, from: &[f32]) -> Self::V;
     fn load_f16(self, from: &[f16]) -> Self::V;
+    fn load_i8(self, from: &[i8]) -> Self::V;
     /// Overwrites the first eight elements of `to`, which has that many.
     fn store(self, v: Self::V, to: &mut [f32]);
     fn add(self, a: Self::V, b: Self::V) -> Self::V;

@@ -35,6 +35,12 @@ impl Simd for Scalar {
     }
 
     #[inline(always)]
+    fn load_i8(self, from: &[i8]) -> V {
+        let from = &from[..LANES];
+        std::array::from_fn(|i| f32::from(from[i]))
+    }
+
+    #[inline(always)]
     fn store(self, v: V, to: &mut [f32]) {
         to[..LANES].copy_from_slice(&v);
     }

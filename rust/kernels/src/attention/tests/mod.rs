@@ -14,8 +14,8 @@ fn bits(rows: &[f32]) -> Vec<u32> {
 
 fn shape() -> impl Strategy<Value = Shape> {
     let heads = prop_oneof![Just((1, 4)), Just((2, 1)), Just((2, 3)), Just((1, 2)), Just((1, 5)), Just((1, 40))];
-    let dims = prop_oneof![Just(24usize), Just(64), Just(7), Just(100)];
-    let dtype = prop_oneof![Just(KvType::F32), Just(KvType::F16)];
+    let dims = prop_oneof![Just(24usize), Just(64), Just(7), Just(100), Just(81)];
+    let dtype = prop_oneof![Just(KvType::F32), Just(KvType::F16), Just(KvType::I8)];
     let window = prop_oneof![Just(0usize), Just(1), 2usize..100, Just(512)];
     (heads, dims, dtype, window).prop_map(|((kv_heads, share), head_dim, dtype, window)| Shape {
         kv_heads,

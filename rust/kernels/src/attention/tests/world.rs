@@ -34,6 +34,21 @@ impl Shape {
     }
 }
 
+/// Makes a key or value one that the store keeps as it is.
+fn round(dtype: KvType, row: &mut [f32]) {
+    for block in row.chunks_mut(32) {
+        let most = block.iter().fold(0.0f32, |most, x| most.max(x.abs()));
+        let scale = half::f16::from_f32(most / 127.0).to_f32();
+        for x in block {
+            *x = match dtype {
+                KvType::F32 => *x,
+                KvType::F16 => half::f16::from_f32(*x).to_f32(),
+                KvType::I8 => (*x / scale).round().clamp(-127.0, 127.0) * scale,
+            };
+        }
+    }
+}
+
 /// Several sequences in one store, with all their queries.
 pub(super) struct World {
     shape: Shape,
@@ -76,9 +91,12 @@ impl World {
                 next_page -= 1;
                 *id = next_page as i32;
             });
-            let round = |x: f32| if shape.dtype == KvType::F16 { half::f16::from_f32(x).to_f32() } else { x };
-            let keys: Vec<f32> = noise.take(length * width).into_iter().map(|x| round(4.0 * x)).collect();
-            let values: Vec<f32> = noise.take(length * width).into_iter().map(round).collect();
+            let mut held = |size: f32| {
+                let mut all: Vec<f32> = noise.take(length * width).into_iter().map(|x| size * x).collect();
+                all.chunks_exact_mut(shape.head_dim).for_each(|row| round(shape.dtype, row));
+                all
+            };
+            let (keys, values) = (held(4.0), held(1.0));
             let writer = world.store.writer();
             for slot in 0..pages * PAGE {
                 for head in 0..shape.kv_heads {

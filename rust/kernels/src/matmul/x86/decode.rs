@@ -23,6 +23,20 @@ pub(super) trait Decode {
     /// The codes of block `block` (below 8): even columns, odd columns. Cheap when `block` is known at compile time.
     unsafe fn block(group: *const u8, scales: &Scales, block: usize) -> [__m256i; 2];
 
+    /// What is added to the codes of [`Self::bytes`] to make them unsigned.
+    const BIAS: i32 = 0;
+    /// The largest of these bytes.
+    const MOST: i32;
+
+    /// Codes of block `block` before the integer scales, in column order, unsigned.
+    unsafe fn bytes(group: *const u8, block: usize) -> __m256i;
+
+    /// The integer scales of block `block` for its columns in order. Formats without them do not call this.
+    unsafe fn byte_scales(scales: &Scales, block: usize) -> __m256i {
+        let _ = block;
+        *scales
+    }
+
     /// The scale of run `run`, a lane for each of eight rows.
     unsafe fn run_scale(groups: &[*const u8; 8], run: usize) -> __m256;
 
@@ -34,9 +48,9 @@ pub(super) trait Decode {
 /// [half block or block][row].
 pub(super) type Offsets = [__m256; 16];
 
-/// Runs of a whole group.
-pub(super) const fn runs<D: Decode>() -> usize {
-    8 / D::FORMAT.run()
+/// Whether pairs of products of bytes with 8-bit activations fit int16: `vpmaddubsw` saturates.
+pub(super) const fn fits_pairs<D: Decode>() -> bool {
+    D::MOST * 127 * 2 <= i16::MAX as i32
 }
 
 /// Offsets of a group with `blocks` blocks.

@@ -93,17 +93,20 @@ pub(super) fn dense(weights: &Weights<'_>, row: usize, out: &mut [[f32; LANES]])
     match weights.format() {
         Format::F16 => {
             for (group, b) in out.iter_mut().zip(bytes.as_chunks::<16>().0) {
+                // SAFETY: 16 bytes of an array of 16.
                 store_f32(group, _mm256_cvtph_ps(unsafe { load16(b.as_ptr()) }));
             }
         }
         Format::BF16 => {
             for (group, b) in out.iter_mut().zip(bytes.as_chunks::<16>().0) {
+                // SAFETY: as above.
                 let wide = _mm256_cvtepu16_epi32(unsafe { load16(b.as_ptr()) });
                 store_f32(group, _mm256_castsi256_ps(_mm256_slli_epi32::<16>(wide)));
             }
         }
         _ => {
             for (group, b) in out.iter_mut().zip(bytes.as_chunks::<32>().0) {
+                // SAFETY: 32 bytes of an array of 32.
                 store_f32(group, _mm256_castsi256_ps(unsafe { load32(b.as_ptr()) }));
             }
         }
@@ -137,17 +140,14 @@ pub(super) fn quantized<D: Decode>(weights: &Weights<'_>, row: usize, out: &mut 
         });
         for (block, groups) in groups.chunks_exact_mut(BLOCK / LANES).enumerate() {
             // SAFETY: see above.
-            let scale = unsafe { D::run_scale(&[group; 8], block / D::FORMAT.run()) };
+            let scale = unsafe { D::run_scale(&[group; 8], block / D::FORMAT.run(false)) };
             let [even, odd] = codes[block];
             let ordered = [_mm256_unpacklo_epi16(even, odd), _mm256_unpackhi_epi16(even, odd)];
             for (eight, group) in groups.iter_mut().enumerate() {
                 let (vector, half) = (ordered[eight % 2], eight / 2);
                 let part = if D::FORMAT.has_half_offsets() { 2 * block + half } else { block };
-                let codes = if half == 0 {
-                    _mm256_castsi256_si128(vector)
-                } else {
-                    _mm256_extracti128_si256::<1>(vector)
-                };
+                let codes =
+                    if half == 0 { _mm256_castsi256_si128(vector) } else { _mm256_extracti128_si256::<1>(vector) };
                 // As in the reference: products are exact, then one rounding.
                 let mut value = _mm256_mul_ps(scale, _mm256_cvtepi32_ps(_mm256_cvtepi16_epi32(codes)));
                 if D::FORMAT.has_offset() {

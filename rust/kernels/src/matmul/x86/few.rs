@@ -6,15 +6,16 @@
 //!     for run: for token: eight vectors -> one, lane = row; v += sums * scales
 //!     result += (v + offsets) * activation scale
 //! ```
+//! NARROW: with activations of 8 bits, codes stay bytes where the products of pairs fit int16.
 
 use core::arch::x86_64::*;
 use std::ops::Range;
 
 use crate::formats::{BLOCK, Weights};
-use crate::matmul::activations::{Activations, Group};
+use crate::matmul::activations::{Activations, Bytes, Group};
 use crate::matmul::{LANES, OutView};
 
-use super::decode::{Decode, parts};
+use super::decode::{Decode, fits_pairs, parts};
 use super::lanes::{each8, store_f32, sums8};
 
 /// Rows that share a vector of results.
@@ -22,14 +23,17 @@ const ROWS: usize = 8;
 
 /// Tokens `tokens` (at most T) of `x`. Absent tokens repeat the last one: their results are not written.
 #[target_feature(enable = "avx2,fma,f16c")]
-pub(super) fn multiply<D: Decode, const T: usize>(
+pub(super) fn multiply<D: Decode, const T: usize, const NARROW: bool>(
     weights: &Weights<'_>,
     rows: Range<usize>,
-    x: &Activations,
+    codes: &Activations,
     tokens: Range<usize>,
     out: &mut OutView<'_>,
 ) {
     let blocks = weights.cols() / BLOCK;
+    // The same place eight rows further on: what the hardware would fetch behind each of eight short streams is of
+    // little use, and only the next eight rows are.
+    let ahead = ROWS * weights.row(rows.start).len();
     let mut sums = [[[_mm256_setzero_si256(); ROWS]; T]; LANES];
     for first in rows.clone().step_by(ROWS) {
         let count = ROWS.min(rows.end - first);
@@ -37,12 +41,22 @@ pub(super) fn multiply<D: Decode, const T: usize>(
         let starts = each8!(|J| weights.row(first + J.min(count - 1)).as_ptr());
         let mut results = [_mm256_setzero_ps(); T];
         for index in 0..blocks.div_ceil(LANES) {
-            let present = LANES.min(blocks - index * LANES);
-            let groups = each8!(|J| starts[J].wrapping_add(index * D::BYTES));
-            let all = x.groups(index);
-            let x: [&Group; T] = std::array::from_fn(|t| &all[(tokens.start + t).min(tokens.end - 1)]);
+            let tile = Tile {
+                groups: each8!(|J| starts[J].wrapping_add(index * D::BYTES)),
+                ahead,
+                present: LANES.min(blocks - index * LANES),
+            };
+            let groups = codes.groups(index);
+            let x: [&Group; T] = std::array::from_fn(|t| &groups[(tokens.start + t).min(tokens.end - 1)]);
+            let mut bytes = [&Bytes::ZERO; T];
+            if bytes_of::<D, NARROW>() {
+                let all = codes.bytes(index);
+                for t in 0..T {
+                    bytes[t] = &all[(tokens.start + t).min(tokens.end - 1)];
+                }
+            }
             // SAFETY: the pointers are those of group `index` of rows of `weights`, of which `present` blocks exist.
-            unsafe { accumulate::<D, T>(&groups, present, &x, &mut sums, &mut results) };
+            unsafe { accumulate::<D, T, NARROW>(&tile, &x, &bytes, &mut sums, &mut results) };
         }
         for (t, &result) in results[..tokens.len()].iter().enumerate() {
             let mut values = [0.0; ROWS];
@@ -52,37 +66,71 @@ pub(super) fn multiply<D: Decode, const T: usize>(
     }
 }
 
+/// Whether codes stay bytes.
+const fn bytes_of<D: Decode, const NARROW: bool>() -> bool {
+    NARROW && fits_pairs::<D>()
+}
+
+/// One group of eight rows.
+struct Tile {
+    groups: [*const u8; ROWS],
+    /// Bytes between a group and the one to fetch meanwhile.
+    ahead: usize,
+    /// Blocks in the group.
+    present: usize,
+}
+
+/// Fetches the lines of `count` bytes from `at`, wherever that is.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn prefetch(at: *const u8, count: usize) {
+    for line in 0..count.div_ceil(64) {
+        _mm_prefetch::<_MM_HINT_T0>(at.wrapping_add(64 * line).cast());
+    }
+}
+
 /// Adds the products of one group of columns to the results; `sums` is scratch memory.
 ///
 /// # Safety
-/// Each of `groups` points to `present` blocks of a group of D.
+/// Each group of the tile points to its blocks of a group of D.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn accumulate<D: Decode, const T: usize>(
-    groups: &[*const u8; ROWS],
-    present: usize,
+unsafe fn accumulate<D: Decode, const T: usize, const NARROW: bool>(
+    tile: &Tile,
     x: &[&Group; T],
+    bytes: &[&Bytes; T],
     sums: &mut [[[__m256i; ROWS]; T]; LANES],
     results: &mut [__m256; T],
 ) {
-    let run = D::FORMAT.run();
+    let Tile { groups, ahead, present } = *tile;
+    let run = D::FORMAT.run(NARROW);
     let mut scales = [_mm256_setzero_si256(); ROWS];
     for row in 0..ROWS {
         let group = groups[row];
+        prefetch(group.wrapping_add(ahead), D::BYTES);
         // SAFETY: the caller's promise, here and below.
         scales[row] = unsafe { D::scales(group) };
         let mut partial = [_mm256_setzero_si256(); T];
+        if bytes_of::<D, NARROW>() && D::FORMAT.has_integer_scales() && D::BIAS != 0 {
+            // The bias of a whole group, which is one run.
+            let bias = _mm256_mullo_epi16(scales[row], _mm256_set1_epi16(-D::BIAS as i16));
+            for t in 0..T {
+                partial[t] = _mm256_madd_epi16(bias, load_halves(bytes[t]));
+            }
+        }
         each8!(|B| {
             if B < present {
                 // SAFETY: see above.
-                let w = unsafe { D::block(group, &scales[row], B) };
+                let products: [__m256i; T] = unsafe {
+                    if bytes_of::<D, NARROW>() {
+                        byte_products::<D, T>(group, &scales[row], B, bytes)
+                    } else {
+                        products::<D, T>(group, &scales[row], B, x)
+                    }
+                };
                 for t in 0..T {
-                    let codes = x[t].codes.as_chunks::<BLOCK>().0[B].as_ptr().cast::<__m256i>();
-                    // SAFETY: a block of codes has 64 bytes, aligned like its group.
-                    let codes = unsafe { [_mm256_load_si256(codes), _mm256_load_si256(codes.add(1))] };
-                    let sum =
-                        _mm256_add_epi32(_mm256_madd_epi16(w[0], codes[0]), _mm256_madd_epi16(w[1], codes[1]));
-                    partial[t] = if B % run == 0 { sum } else { _mm256_add_epi32(partial[t], sum) };
+                    let start = B.is_multiple_of(run) && (D::BIAS == 0 || run == 1 || !bytes_of::<D, NARROW>());
+                    partial[t] = if start { products[t] } else { _mm256_add_epi32(partial[t], products[t]) };
                     if B % run == run - 1 {
                         sums[B / run][t][row] = partial[t];
                     }
@@ -93,15 +141,19 @@ unsafe fn accumulate<D: Decode, const T: usize>(
     let mut v = [_mm256_setzero_ps(); T];
     for index in 0..present / run {
         // SAFETY: see above.
-        let scale = unsafe { D::run_scale(groups, index) };
+        let scale = unsafe { D::run_scale(&groups, index) };
         for t in 0..T {
-            v[t] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(sums8(&sums[index][t])), scale, v[t]);
+            let mut isum = sums8(&sums[index][t]);
+            if bytes_of::<D, NARROW>() && !D::FORMAT.has_integer_scales() && D::BIAS != 0 {
+                isum = _mm256_sub_epi32(isum, _mm256_set1_epi32(D::BIAS * bytes[t].blocks[index]));
+            }
+            v[t] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(isum), scale, v[t]);
         }
     }
     if D::FORMAT.has_offset() {
         let mut offsets = [_mm256_setzero_ps(); 16];
         // SAFETY: see above.
-        unsafe { D::offsets(groups, &scales, present, &mut offsets) };
+        unsafe { D::offsets(&groups, &scales, present, &mut offsets) };
         for part in 0..parts::<D>(present) {
             for t in 0..T {
                 let sum = if D::FORMAT.has_half_offsets() { x[t].halves[part] } else { x[t].blocks[part] };
@@ -112,4 +164,63 @@ unsafe fn accumulate<D: Decode, const T: usize>(
     for t in 0..T {
         results[t] = _mm256_fmadd_ps(v[t], _mm256_set1_ps(x[t].scale), results[t]);
     }
+}
+
+/// Products of block `block` with each token: eight int32 that add up to its sum.
+///
+/// # Safety
+/// As [`Decode::block`].
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn products<D: Decode, const T: usize>(
+    group: *const u8,
+    scales: &__m256i,
+    block: usize,
+    x: &[&Group; T],
+) -> [__m256i; T] {
+    // SAFETY: the caller's promise.
+    let w = unsafe { D::block(group, scales, block) };
+    let mut products = [_mm256_setzero_si256(); T];
+    for t in 0..T {
+        let codes = x[t].codes.as_chunks::<BLOCK>().0[block].as_ptr().cast::<__m256i>();
+        // SAFETY: a block of codes has 64 bytes, aligned like its group.
+        let codes = unsafe { [_mm256_load_si256(codes), _mm256_load_si256(codes.add(1))] };
+        products[t] = _mm256_add_epi32(_mm256_madd_epi16(w[0], codes[0]), _mm256_madd_epi16(w[1], codes[1]));
+    }
+    products
+}
+
+/// As [`products`], of unsigned codes in bytes.
+///
+/// # Safety
+/// As [`Decode::bytes`].
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn byte_products<D: Decode, const T: usize>(
+    group: *const u8,
+    scales: &__m256i,
+    block: usize,
+    x: &[&Bytes; T],
+) -> [__m256i; T] {
+    let one = _mm256_set1_epi16(1);
+    // SAFETY: the caller's promise.
+    let (w, scale) = unsafe {
+        let w = D::bytes(group, block);
+        (w, if D::FORMAT.has_integer_scales() { D::byte_scales(scales, block) } else { one })
+    };
+    let mut products = [_mm256_setzero_si256(); T];
+    for t in 0..T {
+        // SAFETY: a block of codes has 32 bytes, aligned like the whole.
+        let codes = unsafe { _mm256_load_si256(x[t].codes.as_chunks::<BLOCK>().0[block].as_ptr().cast()) };
+        products[t] = _mm256_madd_epi16(_mm256_maddubs_epi16(w, codes), scale);
+    }
+    products
+}
+
+/// Sums of the sixteen half blocks.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn load_halves(x: &Bytes) -> __m256i {
+    // SAFETY: sixteen int16.
+    unsafe { _mm256_loadu_si256(x.halves.as_ptr().cast()) }
 }

@@ -2,26 +2,24 @@
 //!
 //! ```text
 //! for 64 rows: for group: unpack four panels of 16 rows
-//!     for tile of 6 tokens: for panel: for run:
-//!         2 x 6 int accumulators; for each two columns: 2 weight vectors x 6 broadcast activations
-//!         v += accumulators * scales                                                  lanes = rows
-//!     results += (v + offsets) * activation scales
+//!     for tile of 6 tokens: for panel:
+//!         v = products of the group, lanes = rows: the inner loops of an instruction set
+//!         results += v * activation scales
 //! ```
-//! The panels (9 KiB each) stay in the L2 cache, a tile of activations (4 KiB) in L1; all activations of a group stream
-//! past once for 64 rows.
+//! The panels (at most 11 KiB each) stay in the L2 cache, a tile of activations (4 KiB) in L1; all activations of a
+//! group stream past once for 64 rows.
 
-use core::arch::x86_64::*;
 use std::ops::Range;
 
 use crate::formats::{BLOCK, Weights};
-use crate::matmul::activations::{Activations, Group};
+use crate::matmul::activations::{Activations, Bytes, Group};
 use crate::matmul::{LANES, OutView};
 
-use super::decode::{Decode, parts};
-use super::lanes::{each8, load_f32, store_f32};
+use super::decode::Decode;
+use super::lanes::each8;
 use super::panel::{Panel, ROWS};
 
-/// Tokens of a tile: 2 x 6 accumulators, two weight vectors, an activation and a product make 16 registers.
+/// Most tokens of a tile: with two vectors of rows, 12 accumulators, and four registers for what they read.
 const TILE: usize = 6;
 
 /// Panels that are unpacked together.
@@ -39,13 +37,32 @@ pub(super) struct Scratch {
 #[repr(align(64))]
 pub(super) struct Results(pub(super) [[f32; 8]; 2]);
 
-/// The inner loops of an instruction set.
+/// One group of columns of T tokens.
+#[derive(Clone, Copy)]
+pub(super) struct Tokens<'a, const T: usize> {
+    pub groups: &'a [Group; T],
+    /// The codes as bytes, for activations of 8 bits.
+    pub bytes: Option<&'a [Bytes; T]>,
+}
+
+/// The inner loops of an instruction set and a precision.
 pub(super) trait Kernel {
-    /// Adds the products of one group of columns to the results of T tokens.
+    /// Whether activations have 8 bits.
+    const NARROW: bool;
+
+    /// Whether weights of D are unpacked as bytes.
+    fn takes_bytes<D: Decode>() -> bool;
+
+    /// Adds the products of one group of `present` blocks to the results of T tokens, [token][panel].
     ///
     /// # Safety
     /// The CPU has the instruction set.
-    unsafe fn tile<D: Decode, const T: usize>(panels: &[Panel], present: usize, x: &[Group; T], results: &mut [Results]);
+    unsafe fn tile<D: Decode, const T: usize>(
+        panels: &[Panel],
+        present: usize,
+        x: Tokens<'_, T>,
+        results: &mut [Results],
+    );
 }
 
 /// # Safety
@@ -74,21 +91,32 @@ pub(super) unsafe fn multiply<D: Decode, K: Kernel>(
                     let row = first + (8 * half + J).min(count - 1);
                     weights.row(row).as_ptr().wrapping_add(index * D::BYTES)
                 });
+                let panel = &mut panels[half / 2];
                 // SAFETY: the pointers are those of group `index` of rows of `weights`, of which `present` blocks
                 // exist.
-                unsafe { panels[half / 2].unpack::<D>(&groups, present, half % 2) };
+                unsafe {
+                    if K::takes_bytes::<D>() {
+                        panel.unpack::<D, true, true>(&groups, present, half % 2);
+                    } else if K::NARROW {
+                        panel.unpack::<D, true, false>(&groups, present, half % 2);
+                    } else {
+                        panel.unpack::<D, false, false>(&groups, present, half % 2);
+                    }
+                }
             }
+            let bytes = if K::takes_bytes::<D>() { x.bytes(index) } else { &[] };
             let tiles = x.groups(index).chunks(TILE).zip(results.chunks_mut(TILE * panels.len()));
-            for (x, results) in tiles {
+            for (tile, (x, results)) in tiles.enumerate() {
+                let bytes = bytes.get(tile * TILE..).unwrap_or(&[]);
                 // SAFETY: the caller's promise.
                 unsafe {
                     match x.len() {
-                        1 => tile::<D, K, 1>(panels, present, x, results),
-                        2 => tile::<D, K, 2>(panels, present, x, results),
-                        3 => tile::<D, K, 3>(panels, present, x, results),
-                        4 => tile::<D, K, 4>(panels, present, x, results),
-                        5 => tile::<D, K, 5>(panels, present, x, results),
-                        _ => tile::<D, K, TILE>(panels, present, x, results),
+                        1 => run::<D, K, 1>(panels, present, x, bytes, results),
+                        2 => run::<D, K, 2>(panels, present, x, bytes, results),
+                        3 => run::<D, K, 3>(panels, present, x, bytes, results),
+                        4 => run::<D, K, 4>(panels, present, x, bytes, results),
+                        5 => run::<D, K, 5>(panels, present, x, bytes, results),
+                        _ => run::<D, K, TILE>(panels, present, x, bytes, results),
                     }
                 }
             }
@@ -105,79 +133,32 @@ pub(super) unsafe fn multiply<D: Decode, K: Kernel>(
 /// # Safety
 /// The CPU has the instruction set of K.
 #[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn tile<D: Decode, K: Kernel, const T: usize>(
+unsafe fn run<D: Decode, K: Kernel, const T: usize>(
     panels: &[Panel],
     present: usize,
-    x: &[Group],
+    groups: &[Group],
+    bytes: &[Bytes],
     results: &mut [Results],
 ) {
-    let x = x.first_chunk::<T>().expect("a tile has T tokens");
+    let groups = groups.first_chunk().expect("a tile has T tokens");
+    let x = Tokens { groups, bytes: bytes.first_chunk() };
     assert_eq!(results.len(), T * panels.len());
     // SAFETY: the caller's promise.
     unsafe { K::tile::<D, T>(panels, present, x, results) }
 }
 
-/// Two vectors of eight rows.
-pub(super) struct Avx2;
-
-impl Kernel for Avx2 {
-    #[target_feature(enable = "avx2,fma,f16c")]
-    unsafe fn tile<D: Decode, const T: usize>(panels: &[Panel], present: usize, x: &[Group; T], results: &mut [Results]) {
-        for (index, panel) in panels.iter().enumerate() {
-            let v = products::<D, T>(panel, present, x);
-            for t in 0..T {
-                let scale = _mm256_set1_ps(x[t].scale);
-                for half in 0..2 {
-                    let result = &mut results[t * panels.len() + index].0[half];
-                    let sum = _mm256_fmadd_ps(v[t][half], scale, load_f32(result));
-                    store_f32(result, sum);
-                }
-            }
-        }
-    }
-}
-
-/// Products of one group of columns, before the scale of the activations.
+/// Codes 2 * pair and 2 * pair + 1; `pair` is below 128.
 #[inline]
-#[target_feature(enable = "avx2,fma,f16c")]
-fn products<D: Decode, const T: usize>(panel: &Panel, present: usize, x: &[Group; T]) -> [[__m256; 2]; T] {
-    let run = D::FORMAT.run();
-    let mut v = [[_mm256_setzero_ps(); 2]; T];
-    for (index, lines) in panel.codes.chunks(16 * run).take(present / run).enumerate() {
-        let mut sums = [[_mm256_setzero_si256(); 2]; T];
-        for (pair, lines) in lines.iter().enumerate() {
-            let w = [lines.load(0), lines.load(1)];
-            for t in 0..T {
-                let a = broadcast_pair(&x[t], 16 * run * index + pair);
-                for half in 0..2 {
-                    sums[t][half] = _mm256_add_epi32(sums[t][half], _mm256_madd_epi16(w[half], a));
-                }
-            }
-        }
-        let scales = [panel.scales[index].load_f32(0), panel.scales[index].load_f32(1)];
-        for t in 0..T {
-            for half in 0..2 {
-                v[t][half] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(sums[t][half]), scales[half], v[t][half]);
-            }
-        }
-    }
-    for part in 0..parts::<D>(present) {
-        let offsets = [panel.offsets[part].load_f32(0), panel.offsets[part].load_f32(1)];
-        for t in 0..T {
-            let sum = if D::FORMAT.has_half_offsets() { x[t].halves[part] } else { x[t].blocks[part] };
-            for half in 0..2 {
-                v[t][half] = _mm256_fmadd_ps(offsets[half], _mm256_set1_ps(sum), v[t][half]);
-            }
-        }
-    }
-    v
-}
-
-/// Codes 2 * pair and 2 * pair + 1 in every lane; `pair` is below 128.
-#[inline]
-#[target_feature(enable = "avx2,fma,f16c")]
-fn broadcast_pair(x: &Group, pair: usize) -> __m256i {
+pub(super) fn pair_of(x: &Group, pair: usize) -> i32 {
     debug_assert!(pair < 128);
     // SAFETY: a group has 128 pairs of codes, aligned to 64 bytes.
-    _mm256_set1_epi32(unsafe { x.codes.as_ptr().cast::<i32>().add(pair).read() })
+    unsafe { x.codes.as_ptr().cast::<i32>().add(pair).read() }
+}
+
+/// Codes 4 * quad to 4 * quad + 3; `quad` is below 64.
+#[inline]
+pub(super) fn quad_of(x: &Bytes, quad: usize) -> i32 {
+    debug_assert!(quad < 64);
+    // SAFETY: a group has 64 quads of codes, aligned to 64 bytes.
+    unsafe { x.codes.as_ptr().cast::<i32>().add(quad).read() }
 }

@@ -35,13 +35,29 @@ fn bit_as(x: __m256i, bit: usize, mask: i8) -> __m256i {
     _mm256_and_si256(_mm256_cmpeq_epi8(_mm256_and_si256(x, single), single), _mm256_set1_epi8(mask))
 }
 
+/// The scale of a block in every int16.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn block_scale(scales: __m256i, block: usize) -> __m256i {
+    let word = 0x0100 + 0x0202 * block as i16;
+    let blocks = _mm256_permute4x64_epi64::<0x44>(scales);
+    _mm256_shuffle_epi8(blocks, _mm256_set1_epi16(word))
+}
+
+/// The scale of a block's first half in the lower half of a vector, that of its second half in the upper one.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn half_scales(scales: __m256i, block: usize) -> __m256i {
+    let pair = _mm256_permutevar8x32_epi32(scales, _mm256_set1_epi32(block as i32));
+    let (first, second) = (0x0100_0100_0100_0100, 0x0302_0302_0302_0302);
+    _mm256_shuffle_epi8(pair, _mm256_setr_epi64x(first, first, second, second))
+}
+
 /// Codes times the scale of their block.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
 fn scaled(codes: [__m256i; 2], scales: __m256i, block: usize) -> [__m256i; 2] {
-    let word = 0x0100 + 0x0202 * block as i16;
-    let blocks = _mm256_permute4x64_epi64::<0x44>(scales);
-    let scale = _mm256_shuffle_epi8(blocks, _mm256_set1_epi16(word));
+    let scale = block_scale(scales, block);
     [_mm256_mullo_epi16(codes[0], scale), _mm256_mullo_epi16(codes[1], scale)]
 }
 
@@ -49,9 +65,7 @@ fn scaled(codes: [__m256i; 2], scales: __m256i, block: usize) -> [__m256i; 2] {
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
 fn scaled_halves(codes: [__m256i; 2], scales: __m256i, block: usize) -> [__m256i; 2] {
-    let pair = _mm256_permutevar8x32_epi32(scales, _mm256_set1_epi32(block as i32));
-    let (first, second) = (0x0100_0100_0100_0100, 0x0302_0302_0302_0302);
-    let scale = _mm256_shuffle_epi8(pair, _mm256_setr_epi64x(first, first, second, second));
+    let scale = half_scales(scales, block);
     [_mm256_mullo_epi16(codes[0], scale), _mm256_mullo_epi16(codes[1], scale)]
 }
 
@@ -93,6 +107,7 @@ unsafe fn minima(groups: &[*const u8; 8], scales: &[Scales; 8], to: &mut Offsets
 pub(super) struct Q2K;
 impl Decode for Q2K {
     const FORMAT: Format = Format::Q2_K;
+    const MOST: i32 = 3;
 
     #[inline]
     #[target_feature(enable = "avx2,fma,f16c")]
@@ -106,8 +121,21 @@ impl Decode for Q2K {
     #[target_feature(enable = "avx2,fma,f16c")]
     unsafe fn block(group: *const u8, scales: &Scales, block: usize) -> [__m256i; 2] {
         // SAFETY: see above.
+        scaled_halves(widen(unsafe { Self::bytes(group, block) }), *scales, block)
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    unsafe fn bytes(group: *const u8, block: usize) -> __m256i {
+        // SAFETY: see above.
         let x = unsafe { load32(group.add(16 + 32 * (block / 4))) };
-        scaled_halves(widen(bit_pair(x, block % 4 * 2, 0)), *scales, block)
+        bit_pair(x, block % 4 * 2, 0)
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    unsafe fn byte_scales(scales: &Scales, block: usize) -> __m256i {
+        half_scales(*scales, block)
     }
 
     #[inline]
@@ -139,6 +167,8 @@ impl Decode for Q2K {
 pub(super) struct Q3K;
 impl Decode for Q3K {
     const FORMAT: Format = Format::Q3_K;
+    const BIAS: i32 = 4;
+    const MOST: i32 = 7;
 
     #[inline]
     #[target_feature(enable = "avx2,fma,f16c")]
@@ -154,9 +184,22 @@ impl Decode for Q3K {
     #[target_feature(enable = "avx2,fma,f16c")]
     unsafe fn block(group: *const u8, scales: &Scales, block: usize) -> [__m256i; 2] {
         // SAFETY: see above.
+        let codes = _mm256_sub_epi8(unsafe { Self::bytes(group, block) }, _mm256_set1_epi8(4));
+        scaled_halves(widen_signed(codes), *scales, block)
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    unsafe fn bytes(group: *const u8, block: usize) -> __m256i {
+        // SAFETY: see above.
         let (high, x) = unsafe { (load32(group), load32(group.add(32 + 32 * (block / 4)))) };
-        let codes = _mm256_or_si256(bit_pair(x, block % 4 * 2, 0), bit_as(high, block, 4));
-        scaled_halves(widen_signed(_mm256_sub_epi8(codes, _mm256_set1_epi8(4))), *scales, block)
+        _mm256_or_si256(bit_pair(x, block % 4 * 2, 0), bit_as(high, block, 4))
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    unsafe fn byte_scales(scales: &Scales, block: usize) -> __m256i {
+        half_scales(*scales, block)
     }
 
     #[inline]
@@ -170,6 +213,7 @@ impl Decode for Q3K {
 pub(super) struct Q4K;
 impl Decode for Q4K {
     const FORMAT: Format = Format::Q4_K;
+    const MOST: i32 = 15;
 
     #[inline]
     #[target_feature(enable = "avx2,fma,f16c")]
@@ -190,6 +234,20 @@ impl Decode for Q4K {
 
     #[inline]
     #[target_feature(enable = "avx2,fma,f16c")]
+    unsafe fn bytes(group: *const u8, block: usize) -> __m256i {
+        // SAFETY: see above.
+        let x = unsafe { load32(group.add(16 + 32 * (block / 2))) };
+        nibble(x, block % 2 == 1)
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    unsafe fn byte_scales(scales: &Scales, block: usize) -> __m256i {
+        block_scale(*scales, block)
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c")]
     unsafe fn run_scale(groups: &[*const u8; 8], _: usize) -> __m256 {
         // SAFETY: see above.
         unsafe { gather_f16(groups, 0) }
@@ -206,6 +264,7 @@ impl Decode for Q4K {
 pub(super) struct Q5K;
 impl Decode for Q5K {
     const FORMAT: Format = Format::Q5_K;
+    const MOST: i32 = 31;
 
     #[inline]
     #[target_feature(enable = "avx2,fma,f16c")]
@@ -218,9 +277,21 @@ impl Decode for Q5K {
     #[target_feature(enable = "avx2,fma,f16c")]
     unsafe fn block(group: *const u8, scales: &Scales, block: usize) -> [__m256i; 2] {
         // SAFETY: see above.
+        scaled(widen(unsafe { Self::bytes(group, block) }), *scales, block)
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    unsafe fn bytes(group: *const u8, block: usize) -> __m256i {
+        // SAFETY: see above.
         let (high, x) = unsafe { (load32(group.add(16)), load32(group.add(48 + 32 * (block / 2)))) };
-        let codes = _mm256_or_si256(nibble(x, block % 2 == 1), bit_as(high, block, 16));
-        scaled(widen(codes), *scales, block)
+        _mm256_or_si256(nibble(x, block % 2 == 1), bit_as(high, block, 16))
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    unsafe fn byte_scales(scales: &Scales, block: usize) -> __m256i {
+        block_scale(*scales, block)
     }
 
     #[inline]
@@ -241,6 +312,8 @@ impl Decode for Q5K {
 pub(super) struct Q6K;
 impl Decode for Q6K {
     const FORMAT: Format = Format::Q6_K;
+    const BIAS: i32 = 32;
+    const MOST: i32 = 63;
 
     #[inline]
     #[target_feature(enable = "avx2,fma,f16c")]
@@ -252,13 +325,25 @@ impl Decode for Q6K {
     #[inline]
     #[target_feature(enable = "avx2,fma,f16c")]
     unsafe fn block(group: *const u8, scales: &Scales, block: usize) -> [__m256i; 2] {
+        // SAFETY: see above.
+        let codes = _mm256_sub_epi8(unsafe { Self::bytes(group, block) }, _mm256_set1_epi8(32));
+        scaled_halves(widen_signed(codes), *scales, block)
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    unsafe fn bytes(group: *const u8, block: usize) -> __m256i {
         let (part, quarter) = (block / 4, block % 4);
         // SAFETY: see above.
-        let (low, high) = unsafe {
-            (load32(group.add(64 * part + 32 * (quarter % 2))), load32(group.add(128 + 32 * part)))
-        };
-        let codes = _mm256_or_si256(nibble(low, quarter >= 2), bit_pair(high, 2 * quarter, 4));
-        scaled_halves(widen_signed(_mm256_sub_epi8(codes, _mm256_set1_epi8(32))), *scales, block)
+        let (low, high) =
+            unsafe { (load32(group.add(64 * part + 32 * (quarter % 2))), load32(group.add(128 + 32 * part))) };
+        _mm256_or_si256(nibble(low, quarter >= 2), bit_pair(high, 2 * quarter, 4))
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    unsafe fn byte_scales(scales: &Scales, block: usize) -> __m256i {
+        half_scales(*scales, block)
     }
 
     #[inline]

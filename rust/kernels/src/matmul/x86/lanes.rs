@@ -2,7 +2,6 @@
 
 use core::arch::x86_64::*;
 
-
 /// `[f(0), ..., f(7)]` with the index known at compile time in every element.
 ///
 /// `array::from_fn` is compiled without the target features and would keep its closure from being inlined.
@@ -100,8 +99,10 @@ pub(super) fn store_f32(x: &mut [f32; 8], v: __m256) {
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
 pub(super) unsafe fn gather_f16(groups: &[*const u8; 8], at: usize) -> __m256 {
-    // SAFETY: the caller's promise.
-    let [a, b, c, d, e, f, g, h] = each8!(|J| i16::from_le_bytes(unsafe { groups[J].add(at).cast::<[u8; 2]>().read() }));
+    let [a, b, c, d, e, f, g, h] = each8!(|J| {
+        // SAFETY: the caller's promise.
+        i16::from_le_bytes(unsafe { groups[J].add(at).cast::<[u8; 2]>().read() })
+    });
     _mm256_cvtph_ps(_mm_setr_epi16(a, b, c, d, e, f, g, h))
 }
 

@@ -20,32 +20,36 @@ unsafe fn nibbles(at: *const u8) -> __m256i {
     _mm256_and_si256(shifted, _mm256_set1_epi8(15))
 }
 
-/// All bits of byte i set where bit i of the word at `at` is.
+/// Nibbles after a word of fifth bits.
 ///
 /// # Safety
-/// Four bytes from `at` are readable.
+/// 20 bytes from `at` are readable.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn fifth_bits(at: *const u8) -> __m256i {
+unsafe fn five_bits(at: *const u8) -> __m256i {
     // SAFETY: the caller's promise.
-    let word = unsafe { load4(at) }.cast_signed();
+    let (word, low) = unsafe { (load4(at).cast_signed(), nibbles(at.add(4))) };
     // Byte i of the vector becomes byte i / 8 of the word, of which bit i % 8 counts.
     let spread = _mm256_shuffle_epi8(
         _mm256_set1_epi32(word),
         _mm256_setr_epi64x(0, 0x0101_0101_0101_0101, 0x0202_0202_0202_0202, 0x0303_0303_0303_0303),
     );
     let bit = _mm256_set1_epi64x(0x8040_2010_0804_0201_u64.cast_signed());
-    _mm256_cmpeq_epi8(_mm256_and_si256(spread, bit), bit)
+    let set = _mm256_cmpeq_epi8(_mm256_and_si256(spread, bit), bit);
+    _mm256_or_si256(low, _mm256_and_si256(set, _mm256_set1_epi8(16)))
 }
 
 // SAFETY of all blocks below: the promises of the trait; each read stays inside one storage block.
 
-/// A format: its storage bytes, the codes of the block at a pointer, and whether a base (f16) follows the scale.
+/// A format: its storage bytes, the unsigned codes of the block at a pointer, their bias and largest value, and whether
+/// a base (f16) follows the scale.
 macro_rules! legacy {
-    ($name:ident, $bytes:literal, |$at:ident| $codes:expr $(, base $base:literal)?) => {
+    ($name:ident, $bytes:literal, |$at:ident| $codes:expr, bias $bias:literal, most $most:literal $(, base $base:literal)?) => {
         pub(super) struct $name;
         impl Decode for $name {
             const FORMAT: Format = Format::$name;
+            const BIAS: i32 = $bias;
+            const MOST: i32 = $most;
 
             #[inline]
             #[target_feature(enable = "avx2,fma,f16c")]
@@ -56,6 +60,19 @@ macro_rules! legacy {
             #[inline]
             #[target_feature(enable = "avx2,fma,f16c")]
             unsafe fn block(group: *const u8, _: &Scales, block: usize) -> [__m256i; 2] {
+                // SAFETY: see above.
+                let codes = unsafe { Self::bytes(group, block) };
+                match $bias {
+                    0 => widen(codes),
+                    // The sign bit was turned.
+                    128 => widen_signed(_mm256_xor_si256(codes, _mm256_set1_epi8(-128))),
+                    _ => widen_signed(_mm256_sub_epi8(codes, _mm256_set1_epi8($bias as u8 as i8))),
+                }
+            }
+
+            #[inline]
+            #[target_feature(enable = "avx2,fma,f16c")]
+            unsafe fn bytes(group: *const u8, block: usize) -> __m256i {
                 // SAFETY: see above.
                 unsafe {
                     let $at = group.add($bytes * block);
@@ -84,17 +101,8 @@ macro_rules! legacy {
     };
 }
 
-legacy!(Q4_0, 18, |at| widen_signed(_mm256_sub_epi8(nibbles(at.add(2)), _mm256_set1_epi8(8))));
-legacy!(Q4_1, 20, |at| widen(nibbles(at.add(4))), base 2);
-// Without the fifth bit, 16 is taken off: the upper bits of the two's complement.
-legacy!(Q5_0, 22, |at| widen_signed(_mm256_or_si256(
-    nibbles(at.add(6)),
-    _mm256_andnot_si256(fifth_bits(at.add(2)), _mm256_set1_epi8(-16))
-)));
-legacy!(
-    Q5_1, 24, |at| widen(_mm256_or_si256(
-        nibbles(at.add(8)),
-        _mm256_and_si256(fifth_bits(at.add(4)), _mm256_set1_epi8(16))
-    )), base 2
-);
-legacy!(Q8_0, 34, |at| widen_signed(load32(at.add(2))));
+legacy!(Q4_0, 18, |at| nibbles(at.add(2)), bias 8, most 15);
+legacy!(Q4_1, 20, |at| nibbles(at.add(4)), bias 0, most 15, base 2);
+legacy!(Q5_0, 22, |at| five_bits(at.add(2)), bias 16, most 31);
+legacy!(Q5_1, 24, |at| five_bits(at.add(4)), bias 0, most 31, base 2);
+legacy!(Q8_0, 34, |at| _mm256_xor_si256(load32(at.add(2)), _mm256_set1_epi8(-128)), bias 128, most 255);

@@ -3,6 +3,8 @@
 //! Loops over arrays of registers index them by constants or by loops that are unrolled completely.
 
 #![allow(clippy::wildcard_imports, reason = "intrinsics: dozens of names that carry their own prefix")]
+#![allow(clippy::cast_ptr_alignment, reason = "codes are aligned like the structs that hold them, to 64 bytes")]
+#![allow(clippy::unnecessary_min_or_max, reason = "`each8!` makes constants of indices")]
 #![allow(clippy::needless_range_loop, reason = "arrays of registers are indexed in step: t is a token everywhere")]
 
 mod decode;
@@ -13,7 +15,8 @@ mod kquants;
 mod lanes;
 mod legacy;
 mod panel;
-mod vnni;
+mod ymm;
+mod zmm;
 
 use std::ops::Range;
 
@@ -84,18 +87,36 @@ unsafe fn quantized<D: Decode>(
     out: &mut OutView<'_>,
     scratch: &mut Scratch,
 ) {
-    if precision.is_none() {
-        exact::multiply(weights, rows, x, out, exact::quantized::<D>, &mut scratch.rows);
-        return;
-    }
-    match x.tokens() {
-        1 => few::multiply::<D, 1>(weights, rows, x, 0..1, out),
-        2 => few::multiply::<D, 2>(weights, rows, x, 0..2, out),
-        tokens @ 3..=4 => few::multiply::<D, 4>(weights, rows, x, 0..tokens, out),
-        tokens if tokens <= FEW => few::multiply::<D, FEW>(weights, rows, x, 0..tokens, out),
+    match precision {
+        None => exact::multiply(weights, rows, x, out, exact::quantized::<D>, &mut scratch.rows),
         // SAFETY: the caller's promise.
-        _ if vnni => unsafe { gemm::multiply::<D, vnni::Vnni>(weights, rows, x, out, &mut scratch.gemm) },
+        Some(Precision::Int8) => unsafe { blocks::<D, true>(vnni, weights, rows, x, out, scratch) },
+        // SAFETY: the caller's promise.
+        Some(Precision::Int14) => unsafe { blocks::<D, false>(vnni, weights, rows, x, out, scratch) },
+    }
+}
+
+/// NARROW: activations have 8 bits.
+///
+/// # Safety
+/// The CPU has AVX-512 VNNI where `vnni` says so.
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn blocks<D: Decode, const NARROW: bool>(
+    vnni: bool,
+    weights: &Weights<'_>,
+    rows: Range<usize>,
+    x: &Activations,
+    out: &mut OutView<'_>,
+    scratch: &mut Scratch,
+) {
+    match x.tokens() {
+        1 => few::multiply::<D, 1, NARROW>(weights, rows, x, 0..1, out),
+        2 => few::multiply::<D, 2, NARROW>(weights, rows, x, 0..2, out),
+        tokens @ 3..=4 => few::multiply::<D, 4, NARROW>(weights, rows, x, 0..tokens, out),
+        tokens if tokens <= FEW => few::multiply::<D, FEW, NARROW>(weights, rows, x, 0..tokens, out),
+        // SAFETY: the caller's promise.
+        _ if vnni => unsafe { gemm::multiply::<D, zmm::Vnni<NARROW>>(weights, rows, x, out, &mut scratch.gemm) },
         // SAFETY: this function has the features.
-        _ => unsafe { gemm::multiply::<D, gemm::Avx2>(weights, rows, x, out, &mut scratch.gemm) },
+        _ => unsafe { gemm::multiply::<D, ymm::Avx2<NARROW>>(weights, rows, x, out, &mut scratch.gemm) },
     }
 }

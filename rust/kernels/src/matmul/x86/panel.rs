@@ -2,7 +2,7 @@
 
 use core::arch::x86_64::*;
 
-use super::decode::{Decode, Offsets, parts, runs};
+use super::decode::{Decode, Offsets, parts};
 use super::lanes::{each8, transpose};
 
 /// Rows of a panel.
@@ -12,8 +12,10 @@ pub(super) const ROWS: usize = 16;
 /// use, or a short group does not have, is left as it was.
 #[repr(C, align(64))]
 pub(super) struct Panel {
-    /// [two columns][row] -> 2 codes as int16.
+    /// [two columns][row] -> 2 codes as int16, or [four columns][row] -> 4 unsigned bytes (the first half of it).
     pub codes: [Lines; 128],
+    /// [block or half block][row] -> the integer scale twice, int16; with bytes only.
+    pub integers: [Lines; 16],
     /// [run][row], f32.
     pub scales: [Lines; 8],
     /// [block or half block][row], f32.
@@ -60,35 +62,51 @@ impl Lines {
 
 impl Default for Panel {
     fn default() -> Self {
-        Self { codes: [Lines::EMPTY; 128], scales: [Lines::EMPTY; 8], offsets: [Lines::EMPTY; 16] }
+        Self {
+            codes: [Lines::EMPTY; 128],
+            scales: [Lines::EMPTY; 8],
+            offsets: [Lines::EMPTY; 16],
+            integers: [Lines::EMPTY; 16],
+        }
     }
 }
 
 impl Panel {
-    /// Unpacks `present` blocks of eight rows: the first half of the panel, or the second.
+    /// Unpacks `present` blocks of eight rows, the first half of the panel or the second: as bytes if NARROW, for
+    /// activations of 8 bits.
     ///
     /// # Safety
     /// Each of `groups` points to `present` blocks of a group of D.
     #[target_feature(enable = "avx2,fma,f16c")]
-    pub(super) unsafe fn unpack<D: Decode>(&mut self, groups: &[*const u8; 8], present: usize, half: usize) {
+    pub(super) unsafe fn unpack<D: Decode, const NARROW: bool, const BYTES: bool>(
+        &mut self,
+        groups: &[*const u8; 8],
+        present: usize,
+        half: usize,
+    ) {
         // SAFETY: the caller's promise, here and below.
         let scales = each8!(|J| unsafe { D::scales(groups[J]) });
         each8!(|B| {
-            if B < present {
+            if B < present && BYTES {
+                // SAFETY: see above.
+                let columns = transpose(&each8!(|J| unsafe { D::bytes(groups[J], B) }));
+                self.store(8 * B, half, &columns);
+            } else if B < present {
                 // SAFETY: see above.
                 let rows = each8!(|J| unsafe { D::block(groups[J], &scales[J], B) });
                 for part in 0..2 {
                     let columns = transpose(&each8!(|J| rows[J][part]));
-                    for (lines, &codes) in self.codes[16 * B + 8 * part..].iter_mut().zip(&columns) {
-                        lines.store(half, codes);
-                    }
+                    self.store(16 * B + 8 * part, half, &columns);
                 }
             }
         });
-        for run in 0..runs::<D>().min(present) {
+        for run in 0..present / D::FORMAT.run(NARROW) {
             // SAFETY: see above.
             let scale = unsafe { D::run_scale(groups, run) };
             self.scales[run].store(half, _mm256_castps_si256(scale));
+        }
+        if BYTES && D::FORMAT.has_integer_scales() {
+            self.store_integers::<D>(&scales, half);
         }
         if D::FORMAT.has_offset() {
             let mut offsets: Offsets = [_mm256_setzero_ps(); 16];
@@ -97,6 +115,27 @@ impl Panel {
             for part in 0..parts::<D>(present) {
                 self.offsets[part].store(half, _mm256_castps_si256(offsets[part]));
             }
+        }
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    fn store(&mut self, first: usize, half: usize, columns: &[__m256i; 8]) {
+        for (lines, &codes) in self.codes[first..first + 8].iter_mut().zip(columns) {
+            lines.store(half, codes);
+        }
+    }
+
+    /// Pairs of scales, of two half blocks or two blocks, become lines of either.
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    fn store_integers<D: Decode>(&mut self, scales: &[__m256i; 8], half: usize) {
+        let count = if D::FORMAT.has_half_scales() { 16 } else { 8 };
+        let low = _mm256_set1_epi32(0xffff);
+        for (pair, &v) in transpose(scales)[..count / 2].iter().enumerate() {
+            let (first, second) = (_mm256_and_si256(v, low), _mm256_srli_epi32::<16>(v));
+            self.integers[2 * pair].store(half, _mm256_or_si256(first, _mm256_slli_epi32::<16>(first)));
+            self.integers[2 * pair + 1].store(half, _mm256_or_si256(second, _mm256_slli_epi32::<16>(second)));
         }
     }
 }

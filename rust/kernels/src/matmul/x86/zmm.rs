@@ -1,0 +1,170 @@
+//! The inner loops of the GEMM with AVX-512 VNNI: a panel is one vector of sixteen rows.
+//!
+//! `vpdpwssd` multiplies and adds 32 products of int16 at once, `vpdpbusd` 64 products of bytes.
+
+use core::arch::x86_64::*;
+
+use crate::matmul::activations::{Bytes, Group};
+
+use super::decode::{Decode, parts};
+use super::gemm::{Kernel, Results, Tokens, pair_of, quad_of};
+use super::panel::Panel;
+
+/// Panels of a tile: 2 x 6 accumulators hide the latency of the products, five cycles at two a cycle.
+const PANELS: usize = 2;
+
+/// [token][panel]
+type Sums<const R: usize, const T: usize> = [[__m512i; R]; T];
+type Values<const R: usize, const T: usize> = [[__m512; R]; T];
+
+pub(super) struct Vnni<const NARROW: bool>;
+
+impl<const NARROW: bool> Kernel for Vnni<NARROW> {
+    const NARROW: bool = NARROW;
+
+    fn takes_bytes<D: Decode>() -> bool {
+        NARROW
+    }
+
+    #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+    unsafe fn tile<D: Decode, const T: usize>(
+        panels: &[Panel],
+        present: usize,
+        x: Tokens<'_, T>,
+        results: &mut [Results],
+    ) {
+        let all = panels.len();
+        for (index, panels) in panels.chunks(PANELS).enumerate() {
+            let results = &mut results[PANELS * index..];
+            match panels {
+                [one] => add::<D, 1, T>([one], present, x, results, all),
+                [one, two] => add::<D, PANELS, T>([one, two], present, x, results, all),
+                _ => unreachable!("chunks have one or two panels"),
+            }
+        }
+    }
+}
+
+/// Adds the products of R panels; the results of a token are `stride` apart.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+fn add<D: Decode, const R: usize, const T: usize>(
+    panels: [&Panel; R],
+    present: usize,
+    x: Tokens<'_, T>,
+    results: &mut [Results],
+    stride: usize,
+) {
+    let mut v = match x.bytes {
+        Some(bytes) => byte_products::<D, R, T>(panels, present, bytes),
+        None => products::<D, R, T>(panels, present, x.groups),
+    };
+    for part in 0..parts::<D>(present) {
+        for t in 0..T {
+            let x = &x.groups[t];
+            let sum = if D::FORMAT.has_half_offsets() { x.halves[part] } else { x.blocks[part] };
+            for r in 0..R {
+                let offset = _mm512_castsi512_ps(panels[r].offsets[part].load_all());
+                v[t][r] = _mm512_fmadd_ps(offset, _mm512_set1_ps(sum), v[t][r]);
+            }
+        }
+    }
+    for t in 0..T {
+        let scale = _mm512_set1_ps(x.groups[t].scale);
+        for r in 0..R {
+            let at = results[t * stride + r].0.as_mut_ptr().cast::<f32>();
+            // SAFETY: sixteen floats, aligned to 64 bytes.
+            unsafe { _mm512_store_ps(at, _mm512_fmadd_ps(v[t][r], scale, _mm512_load_ps(at))) };
+        }
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+fn products<D: Decode, const R: usize, const T: usize>(
+    panels: [&Panel; R],
+    present: usize,
+    x: &[Group; T],
+) -> Values<R, T> {
+    let run = D::FORMAT.run(false);
+    let mut v = [[_mm512_setzero_ps(); R]; T];
+    for index in 0..present / run {
+        let mut sums: Sums<R, T> = [[_mm512_setzero_si512(); R]; T];
+        for pair in 16 * run * index..16 * run * (index + 1) {
+            let mut w = [_mm512_setzero_si512(); R];
+            for r in 0..R {
+                w[r] = panels[r].codes[pair].load_all();
+            }
+            for t in 0..T {
+                let a = _mm512_set1_epi32(pair_of(&x[t], pair));
+                for r in 0..R {
+                    sums[t][r] = _mm512_dpwssd_epi32(sums[t][r], w[r], a);
+                }
+            }
+        }
+        add_run(&mut v, &sums, panels, index);
+    }
+    v
+}
+
+/// v += sums * scales of run `index`.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+fn add_run<const R: usize, const T: usize>(v: &mut Values<R, T>, sums: &Sums<R, T>, panels: [&Panel; R], index: usize) {
+    for r in 0..R {
+        let scale = _mm512_castsi512_ps(panels[r].scales[index].load_all());
+        for t in 0..T {
+            v[t][r] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sums[t][r]), scale, v[t][r]);
+        }
+    }
+}
+
+/// As [`products`], of panels of bytes: a group of a K-quant is one run, and so is a block of the other formats.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+fn byte_products<D: Decode, const R: usize, const T: usize>(
+    panels: [&Panel; R],
+    present: usize,
+    x: &[Bytes; T],
+) -> Values<R, T> {
+    // Quads of columns under one integer scale.
+    let quads = if D::FORMAT.has_half_scales() { 4 } else { 8 };
+    let mut v = [[_mm512_setzero_ps(); R]; T];
+    let mut sums: Sums<R, T> = [[_mm512_setzero_si512(); R]; T];
+    for part in 0..8 * present / quads {
+        let mut products: Sums<R, T> = [[_mm512_setzero_si512(); R]; T];
+        if D::BIAS != 0 {
+            // The products start at what the bias adds to them, taken off.
+            for t in 0..T {
+                let sum = if quads == 4 { i32::from(x[t].halves[part]) } else { x[t].blocks[part] };
+                products[t] = [_mm512_set1_epi32(-D::BIAS * sum); R];
+            }
+        }
+        for quad in quads * part..quads * (part + 1) {
+            let mut w = [_mm512_setzero_si512(); R];
+            for r in 0..R {
+                w[r] = panels[r].codes[quad].load_all();
+            }
+            for t in 0..T {
+                let a = _mm512_set1_epi32(quad_of(&x[t], quad));
+                for r in 0..R {
+                    products[t][r] = _mm512_dpbusd_epi32(products[t][r], w[r], a);
+                }
+            }
+        }
+        if !D::FORMAT.has_integer_scales() {
+            add_run(&mut v, &products, panels, part);
+            continue;
+        }
+        for r in 0..R {
+            let scale = _mm512_srai_epi32::<16>(panels[r].integers[part].load_all());
+            for t in 0..T {
+                sums[t][r] = _mm512_add_epi32(sums[t][r], _mm512_mullo_epi32(products[t][r], scale));
+            }
+        }
+    }
+    if D::FORMAT.has_integer_scales() {
+        add_run(&mut v, &sums, panels, 0);
+    }
+    v
+}
