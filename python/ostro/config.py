@@ -5,22 +5,23 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-Compute = Literal["auto", "int8", "int14", "f32"]
+Compute = Literal["auto", "int8", "int14", "mixed", "f32"]
 KvDtype = Literal["f16", "int8", "f32"]
 
 
 WIDE = 2048
-"""Hidden size from which "auto" computes with 8 bits: 4b, 12b and 27b."""
+"""Hidden size from which "auto" is "mixed": 4b, 12b and 27b."""
 
 
 def compute_of(compute: Compute, hidden_size: int) -> Compute:
-    """What "auto" means for a model: 14 bits for small ones, 8 bits for those whose products take the time.
+    """What "auto" means for a model: "int14" for small ones, "mixed" for those whose products take the time.
 
-    Other engines on CPUs use 8 bits throughout. The real 270m misses its accuracy bar with them.
+    8 bits in groups of 256 columns are what llama.cpp uses for K-quants; for other formats its groups are
+    finer. The real 270m, most of which has other formats, misses its accuracy bar with 8 bits throughout.
     """
     if compute != "auto":
         return compute
-    return "int8" if hidden_size >= WIDE else "int14"
+    return "mixed" if hidden_size >= WIDE else "int14"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,9 +29,10 @@ class RuntimeConfig:
     """Limits and choices of an engine; None means "choose for this machine and model".
 
     threads: 0 is as many as the affinity mask and the cgroup quota allow. isa: "auto", "scalar", "avx2",
-    "avx512-vnni". compute: quantized weights meet activations of 8 bits ("int8"), of 14 bits ("int14") or in
-    float32 ("f32", which leaves the KV in float32 too); "auto" is as `compute_of` says. kv_dtype: of the KV
-    cache; None is "f32" with compute "f32", else "f16".
+    "avx512-vnni". compute: quantized weights meet activations of 8 bits ("int8"), of 14 bits ("int14"), of
+    8 bits for K-quants and 14 for other formats ("mixed"), or in float32 ("f32", which leaves the KV in
+    float32 too); "auto" is as `compute_of` says. kv_dtype: of the KV cache; None is "f32" with compute "f32",
+    else "f16".
     max_seqs: sequences in one step. max_waiting: sequences that may wait for a place before requests
     are refused.
     context_length: longest sequence, at most what the model was trained for.

@@ -107,9 +107,9 @@ class LoadedModel:
             )
         without_effect = {"no_kv_cache": no_kv_cache, "prefix_cache_n": prefix_cache_n != 16}
         _judge(without_effect, others)
-        if compute not in ("auto", "int8", "int14", "f32"):
+        if compute not in ("auto", "int8", "int14", "mixed", "f32"):
             raise InvalidParameter(
-                f"compute must be 'auto', 'int8', 'int14' or 'f32', got {compute!r}", param="compute"
+                f"compute must be 'auto', 'int8', 'int14', 'mixed' or 'f32', got {compute!r}", param="compute"
             )
         if kv_dtype not in (None, "f16", "int8", "f32"):
             raise InvalidParameter(

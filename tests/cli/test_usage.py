@@ -114,7 +114,7 @@ def test_everyday_form_refuses_options_that_belong_after_it(options: list[str], 
 
 
 def test_compute_is_checked_before_anything_is_loaded() -> None:
-    assert "f64 is none of auto, int8, int14, f32" in usage_error("bench", "x", "--compute", "f64")
+    assert "f64 is none of auto, int8, int14, mixed, f32" in usage_error("bench", "x", "--compute", "f64")
 
 
 def test_kv_dtype_is_checked_before_anything_is_loaded() -> None:

@@ -419,7 +419,11 @@ def test_arguments_without_effect_are_named_once(
         ),
         ({"max_seqs": 0}, InvalidParameter, "max_seqs must be at least 1, got 0"),
         ({"threads": -1}, InvalidParameter, "threads must be at least 0, got -1"),
-        ({"compute": "f16"}, InvalidParameter, "compute must be 'auto', 'int8', 'int14' or 'f32', got 'f16'"),
+        (
+            {"compute": "f16"},
+            InvalidParameter,
+            "compute must be 'auto', 'int8', 'int14', 'mixed' or 'f32', got 'f16'",
+        ),
         ({"kv_dtype": "q8"}, InvalidParameter, "kv_dtype must be 'f16', 'int8' or 'f32', got 'q8'"),
         ({"seed": -1}, InvalidParameter, f"seed must be from 0 to {2**64 - 1}, got -1"),
         ({"context_length": 1}, InvalidParameter, "context_length must be at least 2, got 1"),

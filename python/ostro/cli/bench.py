@@ -212,6 +212,6 @@ def with_roofline(host: ModelHost, report: Report) -> Report:
         depth=report.depth,
         prefill=None if report.prefill is None else report.prefill.median,
         decode=None if report.decode is None else report.decode.median,
-        family="f32" if host.work.dense else {"int8": "int8", "int14": "int16"}.get(report.compute, "f32"),
+        family="f32" if host.work.dense else {"int14": "int16", "f32": "f32"}.get(report.compute, "int8"),
     )
     return replace(report, roofline=shares)

@@ -166,9 +166,10 @@ def runtime_config(
     """What the engine runs with; usage error for an unknown `compute` or `kv_dtype`."""
     from ostro import config
 
-    known: dict[str, config.Compute] = {"auto": "auto", "int8": "int8", "int14": "int14", "f32": "f32"}
+    known: dict[str, config.Compute] = {"auto": "auto", "int8": "int8", "int14": "int14"}
+    known |= {"mixed": "mixed", "f32": "f32"}
     if compute not in known:
-        raise typer.BadParameter(f"{compute} is none of auto, int8, int14, f32", param_hint="--compute")
+        raise typer.BadParameter(f"{compute} is none of {', '.join(known)}", param_hint="--compute")
     kv_dtypes: dict[str, config.KvDtype] = {"f16": "f16", "int8": "int8", "f32": "f32"}
     if kv_dtype is not None and kv_dtype not in kv_dtypes:
         raise typer.BadParameter(f"{kv_dtype} is none of f16, int8, f32", param_hint="--kv-dtype")

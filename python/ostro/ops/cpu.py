@@ -23,9 +23,9 @@ class CpuOps:
     """Implements `ostro.ops.protocol.Ops`.
 
     compute "int14" (and "auto") or "int8": quantized weights meet activations that are quantized to 14 or 8
-    bits in groups of 256 columns, keys and values are float16. compute "f32": activations stay float32,
-    weights are dequantized on the fly, keys and values are float32. kv_dtype: of KV pages, if not as
-    `compute` says; "int8" with a float16 scale per 32 elements.
+    bits in groups of 256 columns, keys and values are float16; "mixed": 8 bits for K-quants only. compute
+    "f32": activations stay float32, weights are dequantized on the fly, keys and values are float32.
+    kv_dtype: of KV pages, if not as `compute` says; "int8" with a float16 scale per 32 elements.
     """
 
     def __init__(

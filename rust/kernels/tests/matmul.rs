@@ -98,7 +98,7 @@ fn any_format() -> impl Strategy<Value = Format> {
 }
 
 fn any_mode() -> impl Strategy<Value = Mode> {
-    prop::sample::select(vec![INT8, INT14, Mode::Exact])
+    prop::sample::select(vec![INT8, INT14, Mode::Mixed, Mode::Exact])
 }
 
 proptest! {
@@ -291,7 +291,7 @@ fn wrong_shapes_are_refused() {
     assert_eq!(panic_text(overflowing), "the output is too small");
     assert_eq!(
         panic_text(|| run(0..2, 64, Needs { f32: true, blocks: None }, 4)),
-        "these activations have other integer blocks"
+        "these activations have other integer codes"
     );
     assert_eq!(panic_text(|| run(0..2, 40, int8, 4)), "blocks in rows of 40 columns: not a multiple of 32");
 }

@@ -42,8 +42,9 @@ impl Team {
         let mode = match compute {
             "int8" => Mode::Blocks(Precision::Int8),
             "int14" => Mode::Blocks(Precision::Int14),
+            "mixed" => Mode::Mixed,
             "f32" => Mode::Exact,
-            name => return Err(invalid(format!("compute {name:?} is none of int8, int14, f32"))),
+            name => return Err(invalid(format!("compute {name:?} is none of int8, int14, mixed, f32"))),
         };
         Ok(Self(Machine::new(threads, isa)?, mode))
     }

@@ -50,6 +50,9 @@ const GROUP: usize = LANES * BLOCK;
 pub enum Mode {
     /// Quantised weights meet integer activations; dense weights meet f32 activations.
     Blocks(Precision),
+    /// 8 bits for formats with integer scales (the K-quants), 14 for the other quantised ones. Weights that share their
+    /// activations with finer ones get the finer codes.
+    Mixed,
     /// f32 activations for every format.
     Exact,
 }
@@ -59,8 +62,11 @@ impl Mode {
     #[must_use]
     pub fn precision(self, format: Format) -> Option<Precision> {
         match self {
-            Self::Blocks(precision) if !format.is_dense() => Some(precision),
-            _ => None,
+            _ if format.is_dense() => None,
+            Self::Blocks(precision) => Some(precision),
+            Self::Mixed if format.has_integer_scales() => Some(Precision::Int8),
+            Self::Mixed => Some(Precision::Int14),
+            Self::Exact => None,
         }
     }
 }
@@ -145,8 +151,10 @@ pub fn multiply(
     if x.tokens() == 0 || rows.is_empty() {
         return;
     }
-    let precision = mode.precision(weights.format());
-    assert!(precision.is_none() || precision == x.needs().blocks, "these activations have other integer blocks");
+    let wanted = mode.precision(weights.format());
+    let precision = wanted.and(x.needs().blocks);
+    let finer = mode == Mode::Mixed && precision > wanted;
+    assert!(precision == wanted || finer, "these activations have other integer codes");
     match isa {
         #[cfg(target_arch = "x86_64")]
         Isa::Avx2 | Isa::Avx512Vnni => x86::multiply(isa, weights, rows, x, precision, &mut out, &mut scratch.x86),

@@ -76,6 +76,8 @@ pub(super) unsafe fn multiply<D: Decode, K: Kernel>(
     scratch: &mut Scratch,
 ) {
     let blocks = weights.cols() / BLOCK;
+    // Tiles as equal as they can be: one of two tokens costs nearly as much as one of four.
+    let tile = x.tokens().div_ceil(x.tokens().div_ceil(TILE));
     let Scratch { panels, results } = scratch;
     panels.resize_with(PANELS, Panel::default);
     for first in rows.clone().step_by(PANELS * ROWS) {
@@ -105,9 +107,9 @@ pub(super) unsafe fn multiply<D: Decode, K: Kernel>(
                 }
             }
             let bytes = if K::takes_bytes::<D>() { x.bytes(index) } else { &[] };
-            let tiles = x.groups(index).chunks(TILE).zip(results.chunks_mut(TILE * panels.len()));
-            for (tile, (x, results)) in tiles.enumerate() {
-                let bytes = bytes.get(tile * TILE..).unwrap_or(&[]);
+            let tiles = x.groups(index).chunks(tile).zip(results.chunks_mut(tile * panels.len()));
+            for (index, (x, results)) in tiles.enumerate() {
+                let bytes = bytes.get(index * tile..).unwrap_or(&[]);
                 // SAFETY: the caller's promise.
                 unsafe {
                     match x.len() {
