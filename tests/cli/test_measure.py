@@ -104,7 +104,7 @@ def test_the_report_for_people() -> None:
         cpu="CPU",
         isa="avx2",
         threads=2,
-        compute="auto",
+        compute="int14",
         prompt_len=512,
         gen_len=128,
         depth=4096,
