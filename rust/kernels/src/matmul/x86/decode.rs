@@ -4,6 +4,8 @@ use core::arch::x86_64::*;
 
 use crate::formats::Format;
 
+use super::lanes::{gather_f16, widen, widen_signed};
+
 /// Integer scales of a group, sixteen int16: of its half blocks, or of its eight blocks and then their minima.
 pub(super) type Scales = __m256i;
 
@@ -17,28 +19,19 @@ pub(super) trait Decode {
     /// Storage bytes of a whole group.
     const BYTES: usize = 256 / Self::FORMAT.block() * Self::FORMAT.block_bytes();
 
-    /// What the other functions need of the integer scales.
-    unsafe fn scales(group: *const u8) -> Scales;
-
-    /// The codes of block `block` (below 8): even columns, odd columns. Cheap when `block` is known at compile time.
-    unsafe fn block(group: *const u8, scales: &Scales, block: usize) -> [__m256i; 2];
-
+    /// Where the f16 scale is in a storage block.
+    const SCALE: usize = 0;
     /// What is added to the codes of [`Self::bytes`] to make them unsigned.
     const BIAS: i32 = 0;
     /// The largest of these bytes.
     const MOST: i32;
 
-    /// Codes of block `block` before the integer scales, in column order, unsigned.
+    /// The integer scales; anything in formats without them.
+    unsafe fn scales(group: *const u8) -> Scales;
+
+    /// Codes of block `block` (below 8) before the integer scales, in column order, unsigned. Cheap when `block` is
+    /// known at compile time.
     unsafe fn bytes(group: *const u8, block: usize) -> __m256i;
-
-    /// The integer scales of block `block` for its columns in order. Formats without them do not call this.
-    unsafe fn byte_scales(scales: &Scales, block: usize) -> __m256i {
-        let _ = block;
-        *scales
-    }
-
-    /// The scale of run `run`, a lane for each of eight rows.
-    unsafe fn run_scale(groups: &[*const u8; 8], run: usize) -> __m256;
 
     /// offset * step of the first `blocks` blocks (or half blocks, [`Format::has_half_offsets`]), a lane for each of
     /// eight rows. Formats without an offset write nothing.
@@ -47,6 +40,53 @@ pub(super) trait Decode {
 
 /// [half block or block][row].
 pub(super) type Offsets = [__m256; 16];
+
+/// The codes of block `block`, bias and integer scales applied: even columns, odd columns.
+///
+/// # Safety
+/// As for the functions of [`Decode`].
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(super) unsafe fn codes<D: Decode>(group: *const u8, scales: Scales, block: usize) -> [__m256i; 2] {
+    // SAFETY: the caller's promise.
+    let bytes = unsafe { D::bytes(group, block) };
+    let codes =
+        if D::BIAS == 0 { widen(bytes) } else { widen_signed(_mm256_sub_epi8(bytes, _mm256_set1_epi8(D::BIAS as i8))) };
+    if !D::FORMAT.has_integer_scales() {
+        return codes;
+    }
+    let scale = column_scales::<D>(scales, block);
+    [_mm256_mullo_epi16(codes[0], scale), _mm256_mullo_epi16(codes[1], scale)]
+}
+
+/// The integer scales of the columns of a block, in pairs of columns, or of every other column: halves of the block
+/// are halves of the vector in each case.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(super) fn column_scales<D: Decode>(scales: Scales, block: usize) -> __m256i {
+    if D::FORMAT.has_half_scales() {
+        let pair = _mm256_permutevar8x32_epi32(scales, _mm256_set1_epi32(block as i32));
+        let (first, second) = (0x0100_0100_0100_0100, 0x0302_0302_0302_0302);
+        _mm256_shuffle_epi8(pair, _mm256_setr_epi64x(first, first, second, second))
+    } else {
+        let word = 0x0100 + 0x0202 * block as i16;
+        let blocks = _mm256_permute4x64_epi64::<0x44>(scales);
+        _mm256_shuffle_epi8(blocks, _mm256_set1_epi16(word))
+    }
+}
+
+/// The scale of run `run`, a lane for each of eight rows.
+///
+/// # Safety
+/// As for the functions of [`Decode`].
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(super) unsafe fn run_scale<D: Decode>(groups: &[*const u8; 8], run: usize) -> __m256 {
+    // All runs of a K-quant's group lie in one storage block; elsewhere each block is a run.
+    let storage = if D::FORMAT.has_integer_scales() { 0 } else { run };
+    // SAFETY: the caller's promise.
+    unsafe { gather_f16(groups, storage * D::FORMAT.block_bytes() + D::SCALE) }
+}
 
 /// Whether pairs of products of bytes with 8-bit activations fit int16: `vpmaddubsw` saturates.
 pub(super) const fn fits_pairs<D: Decode>() -> bool {

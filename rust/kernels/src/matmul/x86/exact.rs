@@ -7,7 +7,7 @@ use crate::formats::{BLOCK, Format, Weights};
 use crate::matmul::activations::Activations;
 use crate::matmul::{LANES, OutView};
 
-use super::decode::{Decode, Offsets};
+use super::decode::{Decode, Offsets, codes, run_scale};
 use super::lanes::{each8, load_f32, load16, load32, reduce, store_f32};
 
 /// Rows and tokens of a tile: 12 accumulators hide the latency of fma and leave registers for the operands.
@@ -134,13 +134,13 @@ pub(super) fn quantized<D: Decode>(weights: &Weights<'_>, row: usize, out: &mut 
         };
         let codes = each8!(|B| if B < blocks {
             // SAFETY: see above.
-            unsafe { D::block(group, &scales, B) }
+            unsafe { codes::<D>(group, scales, B) }
         } else {
             [_mm256_setzero_si256(); 2]
         });
         for (block, groups) in groups.chunks_exact_mut(BLOCK / LANES).enumerate() {
             // SAFETY: see above.
-            let scale = unsafe { D::run_scale(&[group; 8], block / D::FORMAT.run(false)) };
+            let scale = unsafe { run_scale::<D>(&[group; 8], block / D::FORMAT.run(false)) };
             let [even, odd] = codes[block];
             let ordered = [_mm256_unpacklo_epi16(even, odd), _mm256_unpackhi_epi16(even, odd)];
             for (eight, group) in groups.iter_mut().enumerate() {

@@ -15,22 +15,21 @@ use crate::formats::{BLOCK, Weights};
 use crate::matmul::activations::{Activations, Bytes, Group};
 use crate::matmul::{LANES, OutView};
 
-use super::decode::{Decode, fits_pairs, parts};
+use super::decode::{Decode, codes, column_scales, fits_pairs, parts, run_scale};
 use super::lanes::{each8, store_f32, sums8};
 
 /// Rows that share a vector of results.
 const ROWS: usize = 8;
 
-/// Tokens `tokens` (at most T) of `x`. Absent tokens repeat the last one: their results are not written.
+/// Products with at most T tokens. Absent ones repeat the last one: their results are not written.
 #[target_feature(enable = "avx2,fma,f16c")]
 pub(super) fn multiply<D: Decode, const T: usize, const NARROW: bool>(
     weights: &Weights<'_>,
     rows: Range<usize>,
-    codes: &Activations,
-    tokens: Range<usize>,
+    activations: &Activations,
     out: &mut OutView<'_>,
 ) {
-    let blocks = weights.cols() / BLOCK;
+    let (blocks, tokens) = (weights.cols() / BLOCK, activations.tokens());
     // The same place eight rows further on: what the hardware would fetch behind each of eight short streams is of
     // little use, and only the next eight rows are.
     let ahead = ROWS * weights.row(rows.start).len();
@@ -46,22 +45,22 @@ pub(super) fn multiply<D: Decode, const T: usize, const NARROW: bool>(
                 ahead,
                 present: LANES.min(blocks - index * LANES),
             };
-            let groups = codes.groups(index);
-            let x: [&Group; T] = std::array::from_fn(|t| &groups[(tokens.start + t).min(tokens.end - 1)]);
+            let groups = activations.groups(index);
+            let x: [&Group; T] = std::array::from_fn(|t| &groups[t.min(tokens - 1)]);
             let mut bytes = [&Bytes::ZERO; T];
             if bytes_of::<D, NARROW>() {
-                let all = codes.bytes(index);
+                let all = activations.bytes(index);
                 for t in 0..T {
-                    bytes[t] = &all[(tokens.start + t).min(tokens.end - 1)];
+                    bytes[t] = &all[t.min(tokens - 1)];
                 }
             }
             // SAFETY: the pointers are those of group `index` of rows of `weights`, of which `present` blocks exist.
             unsafe { accumulate::<D, T, NARROW>(&tile, &x, &bytes, &mut sums, &mut results) };
         }
-        for (t, &result) in results[..tokens.len()].iter().enumerate() {
+        for (t, &result) in results[..tokens].iter().enumerate() {
             let mut values = [0.0; ROWS];
             store_f32(&mut values, result);
-            out.set_rows(tokens.start + t, first, &values[..count]);
+            out.set_rows(t, first, &values[..count]);
         }
     }
 }
@@ -141,7 +140,7 @@ unsafe fn accumulate<D: Decode, const T: usize, const NARROW: bool>(
     let mut v = [_mm256_setzero_ps(); T];
     for index in 0..present / run {
         // SAFETY: see above.
-        let scale = unsafe { D::run_scale(&groups, index) };
+        let scale = unsafe { run_scale::<D>(&groups, index) };
         for t in 0..T {
             let mut isum = sums8(&sums[index][t]);
             if bytes_of::<D, NARROW>() && !D::FORMAT.has_integer_scales() && D::BIAS != 0 {
@@ -179,7 +178,7 @@ unsafe fn products<D: Decode, const T: usize>(
     x: &[&Group; T],
 ) -> [__m256i; T] {
     // SAFETY: the caller's promise.
-    let w = unsafe { D::block(group, scales, block) };
+    let w = unsafe { codes::<D>(group, *scales, block) };
     let mut products = [_mm256_setzero_si256(); T];
     for t in 0..T {
         let codes = x[t].codes.as_chunks::<BLOCK>().0[block].as_ptr().cast::<__m256i>();
@@ -206,7 +205,7 @@ unsafe fn byte_products<D: Decode, const T: usize>(
     // SAFETY: the caller's promise.
     let (w, scale) = unsafe {
         let w = D::bytes(group, block);
-        (w, if D::FORMAT.has_integer_scales() { D::byte_scales(scales, block) } else { one })
+        (w, if D::FORMAT.has_integer_scales() { column_scales::<D>(*scales, block) } else { one })
     };
     let mut products = [_mm256_setzero_si256(); T];
     for t in 0..T {

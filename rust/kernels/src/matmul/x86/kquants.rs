@@ -5,7 +5,7 @@ use core::arch::x86_64::*;
 use crate::formats::Format;
 
 use super::decode::{Decode, Offsets, Scales};
-use super::lanes::{each8, gather_f16, load4, load16, load32, transpose, widen, widen_signed};
+use super::lanes::{each8, gather_f16, load4, load16, load32, transpose};
 
 /// Bits `shift..shift + 2` of every byte, moved to bit `to`. Both shifts are known after inlining.
 #[inline]
@@ -33,40 +33,6 @@ fn nibble(x: __m256i, high: bool) -> __m256i {
 fn bit_as(x: __m256i, bit: usize, mask: i8) -> __m256i {
     let single = _mm256_set1_epi8((1_u8 << bit).cast_signed());
     _mm256_and_si256(_mm256_cmpeq_epi8(_mm256_and_si256(x, single), single), _mm256_set1_epi8(mask))
-}
-
-/// The scale of a block in every int16.
-#[inline]
-#[target_feature(enable = "avx2,fma,f16c")]
-fn block_scale(scales: __m256i, block: usize) -> __m256i {
-    let word = 0x0100 + 0x0202 * block as i16;
-    let blocks = _mm256_permute4x64_epi64::<0x44>(scales);
-    _mm256_shuffle_epi8(blocks, _mm256_set1_epi16(word))
-}
-
-/// The scale of a block's first half in the lower half of a vector, that of its second half in the upper one.
-#[inline]
-#[target_feature(enable = "avx2,fma,f16c")]
-fn half_scales(scales: __m256i, block: usize) -> __m256i {
-    let pair = _mm256_permutevar8x32_epi32(scales, _mm256_set1_epi32(block as i32));
-    let (first, second) = (0x0100_0100_0100_0100, 0x0302_0302_0302_0302);
-    _mm256_shuffle_epi8(pair, _mm256_setr_epi64x(first, first, second, second))
-}
-
-/// Codes times the scale of their block.
-#[inline]
-#[target_feature(enable = "avx2,fma,f16c")]
-fn scaled(codes: [__m256i; 2], scales: __m256i, block: usize) -> [__m256i; 2] {
-    let scale = block_scale(scales, block);
-    [_mm256_mullo_epi16(codes[0], scale), _mm256_mullo_epi16(codes[1], scale)]
-}
-
-/// Codes times the scales of their half blocks: the halves of a block are halves of both vectors.
-#[inline]
-#[target_feature(enable = "avx2,fma,f16c")]
-fn scaled_halves(codes: [__m256i; 2], scales: __m256i, block: usize) -> [__m256i; 2] {
-    let scale = half_scales(scales, block);
-    [_mm256_mullo_epi16(codes[0], scale), _mm256_mullo_epi16(codes[1], scale)]
 }
 
 /// The 6-bit scales (bytes 0..8) and minima (bytes 8..16) of `Q4_K` and `Q5_K`.
@@ -107,6 +73,7 @@ unsafe fn minima(groups: &[*const u8; 8], scales: &[Scales; 8], to: &mut Offsets
 pub(super) struct Q2K;
 impl Decode for Q2K {
     const FORMAT: Format = Format::Q2_K;
+    const SCALE: usize = 80;
     const MOST: i32 = 3;
 
     #[inline]
@@ -119,30 +86,10 @@ impl Decode for Q2K {
 
     #[inline]
     #[target_feature(enable = "avx2,fma,f16c")]
-    unsafe fn block(group: *const u8, scales: &Scales, block: usize) -> [__m256i; 2] {
-        // SAFETY: see above.
-        scaled_halves(widen(unsafe { Self::bytes(group, block) }), *scales, block)
-    }
-
-    #[inline]
-    #[target_feature(enable = "avx2,fma,f16c")]
     unsafe fn bytes(group: *const u8, block: usize) -> __m256i {
         // SAFETY: see above.
         let x = unsafe { load32(group.add(16 + 32 * (block / 4))) };
         bit_pair(x, block % 4 * 2, 0)
-    }
-
-    #[inline]
-    #[target_feature(enable = "avx2,fma,f16c")]
-    unsafe fn byte_scales(scales: &Scales, block: usize) -> __m256i {
-        half_scales(*scales, block)
-    }
-
-    #[inline]
-    #[target_feature(enable = "avx2,fma,f16c")]
-    unsafe fn run_scale(groups: &[*const u8; 8], _: usize) -> __m256 {
-        // SAFETY: see above.
-        unsafe { gather_f16(groups, 80) }
     }
 
     #[inline]
@@ -167,6 +114,7 @@ impl Decode for Q2K {
 pub(super) struct Q3K;
 impl Decode for Q3K {
     const FORMAT: Format = Format::Q3_K;
+    const SCALE: usize = 108;
     const BIAS: i32 = 4;
     const MOST: i32 = 7;
 
@@ -182,31 +130,10 @@ impl Decode for Q3K {
 
     #[inline]
     #[target_feature(enable = "avx2,fma,f16c")]
-    unsafe fn block(group: *const u8, scales: &Scales, block: usize) -> [__m256i; 2] {
-        // SAFETY: see above.
-        let codes = _mm256_sub_epi8(unsafe { Self::bytes(group, block) }, _mm256_set1_epi8(4));
-        scaled_halves(widen_signed(codes), *scales, block)
-    }
-
-    #[inline]
-    #[target_feature(enable = "avx2,fma,f16c")]
     unsafe fn bytes(group: *const u8, block: usize) -> __m256i {
         // SAFETY: see above.
         let (high, x) = unsafe { (load32(group), load32(group.add(32 + 32 * (block / 4)))) };
         _mm256_or_si256(bit_pair(x, block % 4 * 2, 0), bit_as(high, block, 4))
-    }
-
-    #[inline]
-    #[target_feature(enable = "avx2,fma,f16c")]
-    unsafe fn byte_scales(scales: &Scales, block: usize) -> __m256i {
-        half_scales(*scales, block)
-    }
-
-    #[inline]
-    #[target_feature(enable = "avx2,fma,f16c")]
-    unsafe fn run_scale(groups: &[*const u8; 8], _: usize) -> __m256 {
-        // SAFETY: see above.
-        unsafe { gather_f16(groups, 108) }
     }
 }
 
@@ -224,33 +151,10 @@ impl Decode for Q4K {
 
     #[inline]
     #[target_feature(enable = "avx2,fma,f16c")]
-    unsafe fn block(group: *const u8, scales: &Scales, block: usize) -> [__m256i; 2] {
-        // SAFETY: see above.
-        let x = unsafe { load32(group.add(16 + 32 * (block / 2))) };
-        let x = if block % 2 == 1 { _mm256_srli_epi16::<4>(x) } else { x };
-        let code = _mm256_set1_epi16(15);
-        scaled([_mm256_and_si256(x, code), _mm256_and_si256(_mm256_srli_epi16::<8>(x), code)], *scales, block)
-    }
-
-    #[inline]
-    #[target_feature(enable = "avx2,fma,f16c")]
     unsafe fn bytes(group: *const u8, block: usize) -> __m256i {
         // SAFETY: see above.
         let x = unsafe { load32(group.add(16 + 32 * (block / 2))) };
         nibble(x, block % 2 == 1)
-    }
-
-    #[inline]
-    #[target_feature(enable = "avx2,fma,f16c")]
-    unsafe fn byte_scales(scales: &Scales, block: usize) -> __m256i {
-        block_scale(*scales, block)
-    }
-
-    #[inline]
-    #[target_feature(enable = "avx2,fma,f16c")]
-    unsafe fn run_scale(groups: &[*const u8; 8], _: usize) -> __m256 {
-        // SAFETY: see above.
-        unsafe { gather_f16(groups, 0) }
     }
 
     #[inline]
@@ -275,30 +179,10 @@ impl Decode for Q5K {
 
     #[inline]
     #[target_feature(enable = "avx2,fma,f16c")]
-    unsafe fn block(group: *const u8, scales: &Scales, block: usize) -> [__m256i; 2] {
-        // SAFETY: see above.
-        scaled(widen(unsafe { Self::bytes(group, block) }), *scales, block)
-    }
-
-    #[inline]
-    #[target_feature(enable = "avx2,fma,f16c")]
     unsafe fn bytes(group: *const u8, block: usize) -> __m256i {
         // SAFETY: see above.
         let (high, x) = unsafe { (load32(group.add(16)), load32(group.add(48 + 32 * (block / 2)))) };
         _mm256_or_si256(nibble(x, block % 2 == 1), bit_as(high, block, 16))
-    }
-
-    #[inline]
-    #[target_feature(enable = "avx2,fma,f16c")]
-    unsafe fn byte_scales(scales: &Scales, block: usize) -> __m256i {
-        block_scale(*scales, block)
-    }
-
-    #[inline]
-    #[target_feature(enable = "avx2,fma,f16c")]
-    unsafe fn run_scale(groups: &[*const u8; 8], _: usize) -> __m256 {
-        // SAFETY: see above.
-        unsafe { gather_f16(groups, 0) }
     }
 
     #[inline]
@@ -312,6 +196,7 @@ impl Decode for Q5K {
 pub(super) struct Q6K;
 impl Decode for Q6K {
     const FORMAT: Format = Format::Q6_K;
+    const SCALE: usize = 208;
     const BIAS: i32 = 32;
     const MOST: i32 = 63;
 
@@ -324,32 +209,11 @@ impl Decode for Q6K {
 
     #[inline]
     #[target_feature(enable = "avx2,fma,f16c")]
-    unsafe fn block(group: *const u8, scales: &Scales, block: usize) -> [__m256i; 2] {
-        // SAFETY: see above.
-        let codes = _mm256_sub_epi8(unsafe { Self::bytes(group, block) }, _mm256_set1_epi8(32));
-        scaled_halves(widen_signed(codes), *scales, block)
-    }
-
-    #[inline]
-    #[target_feature(enable = "avx2,fma,f16c")]
     unsafe fn bytes(group: *const u8, block: usize) -> __m256i {
         let (part, quarter) = (block / 4, block % 4);
         // SAFETY: see above.
         let (low, high) =
             unsafe { (load32(group.add(64 * part + 32 * (quarter % 2))), load32(group.add(128 + 32 * part))) };
         _mm256_or_si256(nibble(low, quarter >= 2), bit_pair(high, 2 * quarter, 4))
-    }
-
-    #[inline]
-    #[target_feature(enable = "avx2,fma,f16c")]
-    unsafe fn byte_scales(scales: &Scales, block: usize) -> __m256i {
-        half_scales(*scales, block)
-    }
-
-    #[inline]
-    #[target_feature(enable = "avx2,fma,f16c")]
-    unsafe fn run_scale(groups: &[*const u8; 8], _: usize) -> __m256 {
-        // SAFETY: see above.
-        unsafe { gather_f16(groups, 208) }
     }
 }

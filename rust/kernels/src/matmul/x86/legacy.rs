@@ -5,7 +5,7 @@ use core::arch::x86_64::*;
 use crate::formats::Format;
 
 use super::decode::{Decode, Offsets, Scales};
-use super::lanes::{gather_f16, load4, load16, load32, widen, widen_signed};
+use super::lanes::{gather_f16, load4, load16, load32};
 
 /// Low halves of 16 bytes, then their high halves: 32 codes in column order.
 ///
@@ -59,32 +59,12 @@ macro_rules! legacy {
 
             #[inline]
             #[target_feature(enable = "avx2,fma,f16c")]
-            unsafe fn block(group: *const u8, _: &Scales, block: usize) -> [__m256i; 2] {
-                // SAFETY: see above.
-                let codes = unsafe { Self::bytes(group, block) };
-                match $bias {
-                    0 => widen(codes),
-                    // The sign bit was turned.
-                    128 => widen_signed(_mm256_xor_si256(codes, _mm256_set1_epi8(-128))),
-                    _ => widen_signed(_mm256_sub_epi8(codes, _mm256_set1_epi8($bias as u8 as i8))),
-                }
-            }
-
-            #[inline]
-            #[target_feature(enable = "avx2,fma,f16c")]
             unsafe fn bytes(group: *const u8, block: usize) -> __m256i {
                 // SAFETY: see above.
                 unsafe {
                     let $at = group.add($bytes * block);
                     $codes
                 }
-            }
-
-            #[inline]
-            #[target_feature(enable = "avx2,fma,f16c")]
-            unsafe fn run_scale(groups: &[*const u8; 8], run: usize) -> __m256 {
-                // SAFETY: see above.
-                unsafe { gather_f16(groups, $bytes * run) }
             }
 
             $(

@@ -110,10 +110,10 @@ unsafe fn blocks<D: Decode, const NARROW: bool>(
     scratch: &mut Scratch,
 ) {
     match x.tokens() {
-        1 => few::multiply::<D, 1, NARROW>(weights, rows, x, 0..1, out),
-        2 => few::multiply::<D, 2, NARROW>(weights, rows, x, 0..2, out),
-        tokens @ 3..=4 => few::multiply::<D, 4, NARROW>(weights, rows, x, 0..tokens, out),
-        tokens if tokens <= FEW => few::multiply::<D, FEW, NARROW>(weights, rows, x, 0..tokens, out),
+        1 => few::multiply::<D, 1, NARROW>(weights, rows, x, out),
+        2 => few::multiply::<D, 2, NARROW>(weights, rows, x, out),
+        3..=4 => few::multiply::<D, 4, NARROW>(weights, rows, x, out),
+        tokens if tokens <= FEW => few::multiply::<D, FEW, NARROW>(weights, rows, x, out),
         // SAFETY: the caller's promise.
         _ if vnni => unsafe { gemm::multiply::<D, zmm::Vnni<NARROW>>(weights, rows, x, out, &mut scratch.gemm) },
         // SAFETY: this function has the features.

@@ -2,7 +2,7 @@
 
 use core::arch::x86_64::*;
 
-use super::decode::{Decode, Offsets, parts};
+use super::decode::{Decode, Offsets, codes, parts, run_scale};
 use super::lanes::{each8, transpose};
 
 /// Rows of a panel.
@@ -93,7 +93,7 @@ impl Panel {
                 self.store(8 * B, half, &columns);
             } else if B < present {
                 // SAFETY: see above.
-                let rows = each8!(|J| unsafe { D::block(groups[J], &scales[J], B) });
+                let rows = each8!(|J| unsafe { codes::<D>(groups[J], scales[J], B) });
                 for part in 0..2 {
                     let columns = transpose(&each8!(|J| rows[J][part]));
                     self.store(16 * B + 8 * part, half, &columns);
@@ -102,7 +102,7 @@ impl Panel {
         });
         for run in 0..present / D::FORMAT.run(NARROW) {
             // SAFETY: see above.
-            let scale = unsafe { D::run_scale(groups, run) };
+            let scale = unsafe { run_scale::<D>(groups, run) };
             self.scales[run].store(half, _mm256_castps_si256(scale));
         }
         if BYTES && D::FORMAT.has_integer_scales() {
