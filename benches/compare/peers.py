@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 class Package:
     """A peer's package at the version that is compared, and how it gets into an environment.
 
-    tools: installed before it. from_source: compiled for this processor.
+    tools: installed before it. from_source: compiled for this processor. build: goes up when it is compiled otherwise.
     """
 
     name: str
@@ -23,6 +23,7 @@ class Package:
     tools: tuple[str, ...] = ()
     from_source: bool = False
     cmake: str = ""
+    build: int = 1
 
 
 LLAMA_CPP = Package(
@@ -30,7 +31,10 @@ LLAMA_CPP = Package(
     version="0.3.36",
     tools=("cmake", "ninja"),
     from_source=True,
-    cmake="-DGGML_NATIVE=ON -DCMAKE_BUILD_TYPE=Release",
+    # GCC 12 takes the tile configuration of its AMX code for dead stores, and the first product ends the process:
+    # llama.cpp's issue 20824 and pull request 26954.
+    cmake="-DGGML_NATIVE=ON -DCMAKE_BUILD_TYPE=Release '-DCMAKE_CXX_FLAGS=-fno-tree-dse -fno-dse'",
+    build=2,
 )
 MISTRAL_RS = Package(name="mistralrs", version="0.9.5")
 
@@ -80,7 +84,8 @@ def cache_folder() -> Path:
 
 def python_of(cache: Path, package: Package) -> Path:
     """The interpreter of the package's environment."""
-    return cache / "environments" / f"{package.name}-{package.version}" / "bin" / "python"
+    folder = f"{package.name}-{package.version}-{package.build}"
+    return cache / "environments" / folder / "bin" / "python"
 
 
 def install(cache: Path, package: Package) -> None:

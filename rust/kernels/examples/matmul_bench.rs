@@ -44,10 +44,11 @@ fn best_seconds(mut run: impl FnMut()) -> f64 {
 fn measure(isa: Isa, weights: &Weights<'_>, tokens: usize, mode: Mode) -> f64 {
     let (rows, cols) = (weights.rows(), weights.cols());
     let mut x = Activations::new();
-    x.reset(tokens, cols, Needs::of(&[weights.format()], mode));
-    for token in 0..tokens {
-        let row: Vec<f32> = (0..cols).map(|i| ((i * 37 + token * 101) % 251) as f32 / 125.0 - 1.0).collect();
-        x.set_row(token, &row);
+    x.reset(tokens, cols, Needs::of(isa, &[weights.format()], mode));
+    let values: Vec<f32> =
+        (0..tokens * cols).map(|i| ((i % cols * 37 + i / cols * 101) % 251) as f32 / 125.0 - 1.0).collect();
+    for (token, row) in values.chunks_exact(cols).enumerate() {
+        x.set_row(token, row);
     }
     let mut out = vec![0.0; tokens * rows];
     let mut scratch = Scratch::default();
@@ -55,6 +56,11 @@ fn measure(isa: Isa, weights: &Weights<'_>, tokens: usize, mode: Mode) -> f64 {
         multiply(isa, weights, 0..rows, &x, mode, OutView::new(&mut out, rows, 0), &mut scratch);
         black_box(&mut out);
     });
+    let mut x = Activations::new();
+    x.reset(tokens, cols, Needs::of(Isa::Scalar, &[weights.format()], mode));
+    for (token, row) in values.chunks_exact(cols).enumerate() {
+        x.set_row(token, row);
+    }
     let mut expected = vec![0.0; tokens * rows];
     for row in [0, rows / 3, rows - 1] {
         let view = OutView::new(&mut expected, rows, 0);

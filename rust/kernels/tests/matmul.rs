@@ -2,7 +2,7 @@
 
 use ostro_kernels::formats::{Format, Weights};
 use ostro_kernels::isa::Isa;
-use ostro_kernels::matmul::{Activations, Mode, Needs, OutView, Precision, Scratch, multiply};
+use ostro_kernels::matmul::{Activations, Mode, Needs, OutView, Precision, Scratch, TILE, multiply};
 
 const INT8: Mode = Mode::Blocks(Precision::Int8);
 const INT14: Mode = Mode::Blocks(Precision::Int14);
@@ -114,10 +114,13 @@ proptest! {
         let data = random_weights(format, rows, cols, &mut noise, wild);
         let weights = Weights::new(&data, format, rows, cols).unwrap();
         let values: Vec<f32> = (0..tokens * cols).map(|_| noise.signed()).collect();
-        let x = activations(tokens, cols, &values, Needs::of(&[format], mode));
-        let expected = product(Isa::Scalar, &weights, &x, mode);
+        let of = |isa: Isa| {
+            let x = activations(tokens, cols, &values, Needs::of(isa, &[format], mode));
+            product(isa, &weights, &x, mode)
+        };
+        let expected = of(Isa::Scalar);
         for isa in Isa::available() {
-            assert_same(&product(isa, &weights, &x, mode), &expected, &format!("{format:?} {mode:?} {}", isa.name()));
+            assert_same(&of(isa), &expected, &format!("{format:?} {mode:?} {}", isa.name()));
         }
     }
 
@@ -133,12 +136,12 @@ proptest! {
         data.extend(random_weights(format, rows, cols, &mut noise, false));
         let weights = Weights::new(&data[1..], format, rows, cols).unwrap();
         let values: Vec<f32> = (0..tokens * cols).map(|_| noise.signed()).collect();
-        let needs = Needs { f32: true, blocks: mode.precision(format) };
-        let x = activations(tokens, cols, &values, needs);
         let first = (rows as f64 * from) as usize;
         let range = first..first + ((rows - first) as f64 * length) as usize;
         let stride = rows + offset + padding;
         for isa in Isa::available() {
+            let needs = Needs { f32: true, blocks: mode.precision(format), tiles: isa == Isa::Amx };
+            let x = activations(tokens, cols, &values, needs);
             let mut scratch = Scratch::default();
             let mut out = vec![-7.0; tokens * stride];
             multiply(isa, &weights, range.clone(), &x, mode, OutView::new(&mut out, stride, offset), &mut scratch);
@@ -167,9 +170,19 @@ fn extreme_codes_do_not_saturate() {
                 }
             }
             let weights = Weights::new(&data, format, rows, cols).unwrap();
-            for (sign, tokens, mode) in [(1.0, 1, INT8), (-1.0, 5, INT8), (1.0, 5, INT14), (-1.0, 1, INT14)] {
-                let x = activations(tokens, cols, &vec![sign; tokens * cols], Needs::of(&[format], mode));
-                let expected = product(Isa::Scalar, &weights, &x, mode);
+            for (sign, tokens, mode) in [
+                (1.0, 1, INT8),
+                (-1.0, 5, INT8),
+                (1.0, 17, INT8),
+                (1.0, 5, INT14),
+                (-1.0, 1, INT14),
+                (-1.0, 17, INT14),
+            ] {
+                let of = |isa: Isa| {
+                    let needs = Needs::of(isa, &[format], mode);
+                    product(isa, &weights, &activations(tokens, cols, &vec![sign; tokens * cols], needs), mode)
+                };
+                let expected = of(Isa::Scalar);
                 let mut row = vec![0.0; cols];
                 weights.dequantize_row(0, &mut row);
                 let sum = f64::from(sign) * row.iter().map(|&w| f64::from(w)).sum::<f64>();
@@ -179,7 +192,7 @@ fn extreme_codes_do_not_saturate() {
                 let name = format!("{format:?} {byte} {mode:?}");
                 assert!((f64::from(expected[0]) - sum).abs() <= bound, "{name}: {} {sum}", expected[0]);
                 for isa in Isa::available() {
-                    assert_same(&product(isa, &weights, &x, mode), &expected, &name);
+                    assert_same(&of(isa), &expected, &name);
                 }
             }
         }
@@ -192,11 +205,11 @@ fn values_that_are_not_finite_make_their_token_nan_and_no_other() {
     for format in Format::ALL {
         let data = random_weights(format, rows, cols, &mut Noise(7), false);
         let weights = Weights::new(&data, format, rows, cols).unwrap();
-        let mut values = vec![0.25; 5 * cols];
-        values[2 * cols + 100] = f32::NAN;
-        for mode in [INT8, INT14, Mode::Exact] {
+        for (mode, tokens) in [(INT8, 5), (INT8, 20), (INT14, 5), (INT14, 20), (Mode::Exact, 5)] {
+            let mut values = vec![0.25; tokens * cols];
+            values[2 * cols + 100] = f32::NAN;
             for isa in Isa::available() {
-                let x = activations(5, cols, &values, Needs::of(&[format], mode));
+                let x = activations(tokens, cols, &values, Needs::of(isa, &[format], mode));
                 for (token, row) in product(isa, &weights, &x, mode).chunks(rows).enumerate() {
                     assert!(row.iter().all(|v| v.is_nan() == (token == 2)), "{format:?} {mode:?} token {token}");
                 }
@@ -207,56 +220,56 @@ fn values_that_are_not_finite_make_their_token_nan_and_no_other() {
 
 #[test]
 fn rows_can_be_written_and_multiplied_by_several_threads() {
-    let (rows, cols, tokens) = (50, 640, 9);
+    let (rows, cols, tokens) = (50, 640, 41);
     let mut noise = Noise(3);
     let data = random_weights(Format::Q5_0, rows, cols, &mut noise, false);
     let weights = Weights::new(&data, Format::Q5_0, rows, cols).unwrap();
     let values: Vec<f32> = (0..tokens * cols).map(|_| noise.signed()).collect();
-    let needs = Needs::of(&[Format::Q5_0], INT8);
-    let expected = product(Isa::Scalar, &weights, &activations(tokens, cols, &values, needs), INT8);
-    let mut x = Activations::new();
-    // Left-overs of a wider batch must not show.
-    x.reset(12, 1024, needs);
-    for token in 0..12 {
-        x.set_row(token, &[3.0; 1024]);
-    }
-    x.reset(tokens, cols, needs);
-    let (x, values) = (&x, &values);
-    std::thread::scope(|scope| {
-        for part in 0..3 {
-            scope.spawn(move || {
-                for token in (part..tokens).step_by(3) {
-                    // SAFETY: each token belongs to one thread, and the scope ends before anything is read.
-                    unsafe { x.write_row(token, &values[token * cols..][..cols]) };
+    for mode in [INT8, INT14] {
+        let plain = activations(tokens, cols, &values, Needs::of(Isa::Scalar, &[Format::Q5_0], mode));
+        let expected = product(Isa::Scalar, &weights, &plain, mode);
+        for isa in Isa::available() {
+            let needs = Needs::of(isa, &[Format::Q5_0], mode);
+            let mut x = Activations::new();
+            // Left-overs of a wider batch must not show.
+            x.reset(50, 1024, needs);
+            for token in 0..50 {
+                x.set_row(token, &[3.0; 1024]);
+            }
+            x.reset(tokens, cols, needs);
+            let (x, values) = (&x, &values);
+            std::thread::scope(|scope| {
+                for tile in 0..x.tiles() {
+                    let rows = &values[tile * TILE * cols..values.len().min((tile + 1) * TILE * cols)];
+                    // SAFETY: each tile belongs to one thread, and the scope ends before anything is read.
+                    scope.spawn(move || unsafe { x.write_tile(tile, rows) });
                 }
             });
-        }
-    });
-    let mut out = vec![0.0; tokens * rows];
-    let (ptr, len) = (out.as_mut_ptr(), out.len());
-    std::thread::scope(|scope| {
-        for range in [0..7, 7..30, 30..rows] {
-            // SAFETY: the ranges are disjoint and `out` outlives the scope.
-            let view = unsafe { OutView::from_raw(ptr, len, rows, 0) };
-            let weights = &weights;
-            scope.spawn(move || {
-                multiply(Isa::detect(), weights, range, x, INT8, view, &mut Scratch::default());
+            let mut out = vec![0.0; tokens * rows];
+            let (ptr, len) = (out.as_mut_ptr(), out.len());
+            std::thread::scope(|scope| {
+                for range in [0..7, 7..30, 30..rows] {
+                    // SAFETY: the ranges are disjoint and `out` outlives the scope.
+                    let view = unsafe { OutView::from_raw(ptr, len, rows, 0) };
+                    let weights = &weights;
+                    scope.spawn(move || multiply(isa, weights, range, x, mode, view, &mut Scratch::default()));
+                }
             });
+            assert_same(&out, &expected, &format!("{mode:?} {}, three threads", isa.name()));
         }
-    });
-    assert_same(&out, &expected, "three threads");
+    }
 }
 
 #[test]
 fn empty_products_write_nothing() {
     let weights = Weights::new(&[], Format::Q8_0, 0, 64).unwrap();
     let mut x = Activations::new();
-    x.reset(0, 64, Needs { f32: true, blocks: Some(Precision::Int8) });
+    x.reset(0, 64, Needs { f32: true, blocks: Some(Precision::Int8), tiles: false });
     for isa in Isa::available() {
         assert_eq!(product(isa, &weights, &x, INT8), Vec::<f32>::new());
         let empty = Weights::new(&[], Format::F32, 3, 0).unwrap();
         assert_same(
-            &product(isa, &empty, &activations(2, 0, &[], Needs { f32: true, blocks: None }), Mode::Exact),
+            &product(isa, &empty, &activations(2, 0, &[], Needs { f32: true, blocks: None, tiles: false }), Mode::Exact),
             &[0.0; 6],
             "no columns",
         );
@@ -277,7 +290,7 @@ fn wrong_shapes_are_refused() {
         let mut out = vec![0.0; len];
         multiply(Isa::detect(), &weights, rows, &x, INT8, OutView::new(&mut out, 2, 0), &mut Scratch::default());
     };
-    let int8 = Needs { f32: false, blocks: Some(Precision::Int8) };
+    let int8 = Needs { f32: false, blocks: Some(Precision::Int8), tiles: false };
     run(0..2, 64, int8, 4);
     assert_eq!(panic_text(|| run(1..3, 64, int8, 4)), "rows 1..3 of a matrix of 2 rows");
     assert!(panic_text(|| run(0..2, 96, int8, 4)).contains("activations and weights differ in columns"));
@@ -290,7 +303,7 @@ fn wrong_shapes_are_refused() {
     };
     assert_eq!(panic_text(overflowing), "the output is too small");
     assert_eq!(
-        panic_text(|| run(0..2, 64, Needs { f32: true, blocks: None }, 4)),
+        panic_text(|| run(0..2, 64, Needs { f32: true, blocks: None, tiles: false }, 4)),
         "these activations have other integer codes"
     );
     assert_eq!(panic_text(|| run(0..2, 40, int8, 4)), "blocks in rows of 40 columns: not a multiple of 32");

@@ -3,7 +3,9 @@
 use std::cell::UnsafeCell;
 
 use crate::formats::{BLOCK, Format};
+use crate::isa::Isa;
 
+use super::tiled::{self, Step, Sums};
 use super::{GROUP, LANES, Mode};
 
 /// Which representations a batch of activations is kept in.
@@ -13,6 +15,8 @@ pub struct Needs {
     pub f32: bool,
     /// Integer codes.
     pub blocks: Option<Precision>,
+    /// Integer codes of several tokens are kept for a matrix unit instead, and for nothing else.
+    pub tiles: bool,
 }
 
 /// How fine the integer codes of activations are.
@@ -36,12 +40,13 @@ impl Precision {
 }
 
 impl Needs {
-    /// What products with weights of these formats read.
+    /// What products of `isa` with weights of these formats read.
     #[must_use]
-    pub fn of(formats: &[Format], mode: Mode) -> Self {
+    pub fn of(isa: Isa, formats: &[Format], mode: Mode) -> Self {
         Self {
             f32: formats.iter().any(|&format| mode.precision(format).is_none()),
             blocks: formats.iter().filter_map(|&format| mode.precision(format)).max(),
+            tiles: isa == Isa::Amx,
         }
     }
 }
@@ -81,11 +86,17 @@ pub(crate) const fn place(column: usize) -> usize {
 }
 
 impl Group {
-    const ZERO: Self = Self { codes: [0; GROUP], halves: [0.0; 2 * LANES], blocks: [0.0; LANES], scale: 0.0 };
+    pub(super) const ZERO: Self = Self { codes: [0; GROUP], halves: [0.0; 2 * LANES], blocks: [0.0; LANES], scale: 0.0 };
 }
 
 /// Below this, 8191 / max is not a finite f32: the group counts as zero.
 const SMALLEST_MAX: f32 = 3e-35;
+
+/// Rows that one thread writes together.
+pub const TILE: usize = tiled::TOKENS;
+
+/// From this many tokens on, a matrix unit is used where there is one.
+const FROM_TILED: usize = 9;
 
 /// Adding and subtracting 1.5 * 2^23 rounds |x| < 2^22 to the nearest integer, ties to even, on any CPU.
 const ROUND: f32 = 12_582_912.0;
@@ -97,7 +108,7 @@ const ROUND: f32 = 12_582_912.0;
 /// with a NaN or an infinity has the scale NaN, so that every result of its token is NaN instead of silently wrong. f32
 /// rows are kept as they are.
 ///
-/// Threads may write different rows at once ([`Self::write_row`]).
+/// Threads may write different tiles of rows at once ([`Self::write_tile`]).
 #[derive(Default)]
 pub struct Activations {
     tokens: usize,
@@ -108,9 +119,15 @@ pub struct Activations {
     groups: Vec<UnsafeCell<Group>>,
     /// [group][token], in int8.
     bytes: Vec<UnsafeCell<Bytes>>,
+    /// Whether the codes are in the following two instead.
+    tiled: bool,
+    /// [group][tile]
+    sums: Vec<UnsafeCell<Sums>>,
+    /// [group][tile][plane][step]
+    steps: Vec<UnsafeCell<Step>>,
 }
 
-// SAFETY: shared access only reads, except for `write_row`, whose contract excludes races.
+// SAFETY: shared access only reads, except for `write_tile`, whose contract excludes races.
 unsafe impl Sync for Activations {}
 
 impl Activations {
@@ -135,7 +152,16 @@ impl Activations {
         if self.values.len() < values {
             self.values.resize_with(values, Default::default);
         }
-        let groups = if needs.blocks.is_some() { tokens * cols.div_ceil(GROUP) } else { 0 };
+        self.tiled = needs.tiles && needs.blocks.is_some() && tokens >= FROM_TILED;
+        let tiles = if self.tiled { self.tiles() * cols.div_ceil(GROUP) } else { 0 };
+        if self.sums.len() < tiles {
+            self.sums.resize_with(tiles, || UnsafeCell::new(Sums::ZERO));
+        }
+        let steps = tiles * self.steps_of_group();
+        if self.steps.len() < steps {
+            self.steps.resize_with(steps, || UnsafeCell::new(Step::ZERO));
+        }
+        let groups = if needs.blocks.is_some() && !self.tiled { tokens * cols.div_ceil(GROUP) } else { 0 };
         if self.groups.len() < groups {
             self.groups.resize_with(groups, || UnsafeCell::new(Group::ZERO));
         }
@@ -163,6 +189,17 @@ impl Activations {
         self.needs
     }
 
+    /// Whether codes are kept for a matrix unit.
+    pub(super) fn is_tiled(&self) -> bool {
+        self.tiled
+    }
+
+    /// Tiles of [`TILE`] tokens, the last one perhaps not full.
+    #[must_use]
+    pub fn tiles(&self) -> usize {
+        self.tokens.div_ceil(TILE)
+    }
+
     fn padded_cols(&self) -> usize {
         self.cols.next_multiple_of(LANES)
     }
@@ -172,20 +209,67 @@ impl Activations {
     /// # Panics
     /// When `token` is not a row or `row` is not `cols` long.
     pub fn set_row(&mut self, token: usize, row: &[f32]) {
-        // SAFETY: the exclusive borrow excludes every other access.
-        unsafe { self.write_row(token, row) }
-    }
-
-    /// Stores `row` as row `token`, from any thread.
-    ///
-    /// # Safety
-    /// Nobody else reads or writes row `token` during the call, and reads later are ordered after it.
-    ///
-    /// # Panics
-    /// When `token` is not a row or `row` is not `cols` long.
-    pub unsafe fn write_row(&self, token: usize, row: &[f32]) {
         assert!(token < self.tokens, "token {token} of {}", self.tokens);
         assert_eq!(row.len(), self.cols, "a row has {} values", self.cols);
+        // SAFETY: the exclusive borrow excludes every other access.
+        unsafe { self.write_values(token, row) };
+        let Some(precision) = self.needs.blocks else { return };
+        for (index, values) in row.chunks(GROUP).enumerate() {
+            if self.tiled {
+                let mut group = Group::ZERO;
+                write_group(values, precision, &mut group);
+                let (tile, lane) = (token / TILE, token % TILE);
+                // SAFETY: as above.
+                let (sums, steps) = unsafe { self.tile_mut(index, tile) };
+                sums.set(lane, &group);
+                tiled::set_codes(steps, lane, &group);
+            } else {
+                // SAFETY: as above.
+                unsafe { self.write_codes(token, index, values, precision) };
+            }
+        }
+    }
+
+    /// Stores `rows`, of `cols` values each, as rows `TILE * tile..`, from any thread.
+    ///
+    /// # Safety
+    /// Nobody else reads or writes a row of this tile during the call, and reads later are ordered after it.
+    ///
+    /// # Panics
+    /// When `rows` are not the rows of the tile: [`TILE`] of them, fewer in the last one.
+    pub unsafe fn write_tile(&self, tile: usize, rows: &[f32]) {
+        let first = tile * TILE;
+        let count = TILE.min(self.tokens.saturating_sub(first));
+        assert!(count > 0, "tile {tile} of {} rows", self.tokens);
+        assert_eq!(rows.len(), count * self.cols, "{count} rows have {} values each", self.cols);
+        for (lane, row) in rows.chunks_exact(self.cols.max(1)).enumerate() {
+            // SAFETY: the caller has sole access to the rows, here and below.
+            unsafe { self.write_values(first + lane, row) };
+        }
+        let Some(precision) = self.needs.blocks else { return };
+        for index in 0..self.cols.div_ceil(GROUP) {
+            let columns = index * GROUP..self.cols.min((index + 1) * GROUP);
+            let values = (0..count).map(|lane| &rows[lane * self.cols..][columns.clone()]);
+            if self.tiled {
+                let mut groups = [Group::ZERO; TILE];
+                for (group, values) in groups.iter_mut().zip(values) {
+                    write_group(values, precision, group);
+                }
+                // SAFETY: see above.
+                let (sums, steps) = unsafe { self.tile_mut(index, tile) };
+                tiled::pack(&groups, sums, steps);
+            } else {
+                for (lane, values) in values.enumerate() {
+                    // SAFETY: see above.
+                    unsafe { self.write_codes(first + lane, index, values, precision) };
+                }
+            }
+        }
+    }
+
+    /// # Safety
+    /// Nobody else accesses row `token`.
+    unsafe fn write_values(&self, token: usize, row: &[f32]) {
         if self.needs.f32 {
             let padded = self.padded_cols();
             let cells = &self.values[token * padded..][..padded];
@@ -195,17 +279,58 @@ impl Activations {
             values[..self.cols].copy_from_slice(row);
             values[self.cols..].fill(0.0);
         }
-        if let Some(precision) = self.needs.blocks {
-            for (index, values) in row.chunks(GROUP).enumerate() {
-                // SAFETY: the caller has sole access to the row, and so to its groups.
-                let group = unsafe { &mut *self.groups[index * self.tokens + token].get() };
-                write_group(values, precision, group);
-                if precision == Precision::Int8 {
-                    // SAFETY: as above.
-                    write_bytes(group, unsafe { &mut *self.bytes[index * self.tokens + token].get() });
-                }
-            }
+    }
+
+    /// Codes that are not in tiles, of group `index` of row `token`.
+    ///
+    /// # Safety
+    /// Nobody else accesses row `token`.
+    unsafe fn write_codes(&self, token: usize, index: usize, values: &[f32], precision: Precision) {
+        // SAFETY: the caller has sole access to the row, and so to its groups.
+        let group = unsafe { &mut *self.groups[index * self.tokens + token].get() };
+        write_group(values, precision, group);
+        if precision == Precision::Int8 {
+            // SAFETY: as above.
+            write_bytes(group, unsafe { &mut *self.bytes[index * self.tokens + token].get() });
         }
+    }
+
+    /// Group `index` of tile `tile`: sums, and the steps of all planes.
+    ///
+    /// # Safety
+    /// Nobody else accesses the tile while the references live.
+    #[allow(clippy::mut_from_ref, reason = "interior mutability, under the caller's promise")]
+    unsafe fn tile_mut(&self, index: usize, tile: usize) -> (&mut Sums, &mut [Step]) {
+        let at = index * self.tiles() + tile;
+        let count = self.steps_of_group();
+        let steps = &self.steps[at * count..][..count];
+        // SAFETY: UnsafeCell<Step> has the layout of Step, and the caller has sole access.
+        unsafe {
+            let steps = std::slice::from_raw_parts_mut(UnsafeCell::raw_get(steps.as_ptr()), count);
+            (&mut *self.sums[at].get(), steps)
+        }
+    }
+
+    /// Steps of a group of a tile, in all planes.
+    fn steps_of_group(&self) -> usize {
+        self.needs.blocks.map_or(0, |precision| tiled::planes(precision) * tiled::STEPS)
+    }
+
+    /// Group `index` of columns of every tile: sums, and the steps of all planes, tile after tile.
+    #[cfg(target_arch = "x86_64")]
+    pub(super) fn tile_group(&self, index: usize) -> (&[Sums], std::slice::ChunksExact<'_, Step>) {
+        assert!(self.tiled, "these activations are not in tiles");
+        let (tiles, count) = (self.tiles(), self.steps_of_group());
+        let sums = &self.sums[index * tiles..][..tiles];
+        let steps = &self.steps[index * tiles * count..][..tiles * count];
+        // SAFETY: the layout of what the cells hold, and the contract of `write_tile` excludes a writer.
+        let (sums, steps) = unsafe {
+            (
+                std::slice::from_raw_parts(UnsafeCell::raw_get(sums.as_ptr()), tiles),
+                std::slice::from_raw_parts(UnsafeCell::raw_get(steps.as_ptr()), tiles * count),
+            )
+        };
+        (sums, steps.chunks_exact(count))
     }
 
     /// Row `token` as f32, with zeros to a multiple of 8 columns.
@@ -213,22 +338,22 @@ impl Activations {
         assert!(self.needs.f32 && token < self.tokens, "these activations have no f32 rows");
         let padded = self.padded_cols();
         let cells = &self.values[token * padded..][..padded];
-        // SAFETY: same layout and bounds; the contract of `write_row` excludes a writer.
+        // SAFETY: same layout and bounds; the contract of `write_tile` excludes a writer.
         unsafe { std::slice::from_raw_parts(UnsafeCell::raw_get(cells.as_ptr()), padded) }
     }
 
     /// Group `index` of columns, of every token.
     pub(super) fn groups(&self, index: usize) -> &[Group] {
-        assert!(self.needs.blocks.is_some(), "these activations have no integer codes");
+        assert!(self.needs.blocks.is_some() && !self.tiled, "these activations have no integer codes");
         let cells = &self.groups[index * self.tokens..][..self.tokens];
-        // SAFETY: UnsafeCell<Group> has the layout of Group, and the contract of `write_row` excludes a writer.
+        // SAFETY: UnsafeCell<Group> has the layout of Group, and the contract of `write_tile` excludes a writer.
         unsafe { std::slice::from_raw_parts(UnsafeCell::raw_get(cells.as_ptr()), cells.len()) }
     }
 
     /// As [`Self::groups`], in bytes.
     #[cfg(target_arch = "x86_64")]
     pub(super) fn bytes(&self, index: usize) -> &[Bytes] {
-        assert!(self.needs.blocks == Some(Precision::Int8), "these activations have no 8-bit codes");
+        assert!(self.needs.blocks == Some(Precision::Int8) && !self.tiled, "these activations have no 8-bit codes");
         let cells = &self.bytes[index * self.tokens..][..self.tokens];
         // SAFETY: as above.
         unsafe { std::slice::from_raw_parts(UnsafeCell::raw_get(cells.as_ptr()), cells.len()) }

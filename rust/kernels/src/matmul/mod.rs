@@ -28,13 +28,14 @@
 
 mod activations;
 mod scalar;
+mod tiled;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
 use std::marker::PhantomData;
 use std::ops::Range;
 
-pub use activations::{Activations, Needs, Precision};
+pub use activations::{Activations, Needs, Precision, TILE};
 
 use crate::formats::{BLOCK, Format, Weights};
 use crate::isa::Isa;
@@ -155,9 +156,10 @@ pub fn multiply(
     let precision = wanted.and(x.needs().blocks);
     let finer = mode == Mode::Mixed && precision > wanted;
     assert!(precision == wanted || finer, "these activations have other integer codes");
+    assert!(isa == Isa::Amx || !x.is_tiled(), "these activations are for a matrix unit");
     match isa {
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx2 | Isa::Avx512Vnni => x86::multiply(isa, weights, rows, x, precision, &mut out, &mut scratch.x86),
+        Isa::Avx2 | Isa::Avx512Vnni | Isa::Amx => x86::multiply(isa, weights, rows, x, precision, &mut out, &mut scratch.x86),
         _ => scalar::multiply(weights, rows, x, precision, &mut out, &mut scratch.scalar),
     }
 }

@@ -87,6 +87,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::isa::Isa;
     use crate::matmul::{GROUP, Mode, Needs};
 
     /// The product of dequantised weights and unquantised activations in f64, and how far codes may be from it.
@@ -129,7 +130,7 @@ mod tests {
             let mut x = x[..cols].to_vec();
             x[cols / 2] *= outlier;
             let mut activations = Activations::new();
-            activations.reset(1, cols, Needs::of(&[format], Mode::Blocks(precision)));
+            activations.reset(1, cols, Needs::of(Isa::Scalar, &[format], Mode::Blocks(precision)));
             activations.set_row(0, &x);
             let mut out = [0.0];
             multiply(&weights, 0..1, &activations, Some(precision), &mut OutView::new(&mut out, 1, 0), &mut Scratch::default());
@@ -145,7 +146,7 @@ mod tests {
             let data: Vec<u8> = w.iter().flat_map(|w| w.to_le_bytes()).collect();
             let weights = Weights::new(&data, Format::F32, 1, w.len()).unwrap();
             let mut activations = Activations::new();
-            activations.reset(1, w.len(), Needs { f32: true, blocks: None });
+            activations.reset(1, w.len(), Needs { f32: true, blocks: None, tiles: false });
             activations.set_row(0, &x);
             let mut out = [0.0];
             multiply(&weights, 0..1, &activations, None, &mut OutView::new(&mut out, 1, 0), &mut Scratch::default());

@@ -24,7 +24,7 @@ pub fn project_add(
     let tokens = rows_of("h", h, cols)?;
     check_len("x", x.len(), tokens * width)?;
     check_len("norm", norm.weight.len(), width)?;
-    let inputs = Inputs { values: h, cols, rows: None, norm: RowNorm::None, needs: Needs::of(&[proj.format()], mode) };
+    let inputs = Inputs { values: h, cols, rows: None, norm: RowNorm::None, needs: Needs::of(machine.isa, &[proj.format()], mode) };
     let isa = machine.isa;
     let x = Disjoint::new(x);
     machine.with(|team, workspace| {
@@ -69,7 +69,7 @@ pub fn gated_gelu(
     })?;
     check_len("norm", norm.weight.len(), cols)?;
     check_len("out", out.len(), tokens * width)?;
-    let needs = Needs::of(&[gate.format(), up.format()], mode);
+    let needs = Needs::of(machine.isa, &[gate.format(), up.format()], mode);
     let inputs = Inputs { values: x, cols, rows: None, norm: RowNorm::Rms(norm), needs };
     let isa = machine.isa;
     let out = Disjoint::new(out);
@@ -123,7 +123,7 @@ pub fn head(
     if rows.is_empty() {
         return Ok(());
     }
-    let needs = Needs::of(&[proj.format()], mode);
+    let needs = Needs::of(machine.isa, &[proj.format()], mode);
     let inputs = Inputs { values: x, cols, rows: Some(rows), norm: RowNorm::Rms(norm), needs };
     let isa = machine.isa;
     let out = Disjoint::new(out);

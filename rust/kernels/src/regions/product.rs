@@ -6,7 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use super::{LayerNorm, Norm};
 use crate::formats::Weights;
 use crate::isa::Isa;
-use crate::matmul::{self, Activations, Mode, Needs, OutView};
+use crate::matmul::{self, Activations, Mode, Needs, OutView, TILE};
 use crate::norm::{layer_norm, rms_norm};
 use crate::team::{Disjoint, Worker};
 
@@ -102,37 +102,36 @@ impl Inputs<'_> {
         let tokens = self.tokens();
         if self.redundant() {
             own.reset(tokens, self.cols, self.needs);
+            let row = room(row, self.cols);
             for token in 0..tokens {
-                own.set_row(token, self.input(isa, token, row));
+                self.input(isa, token, row);
+                own.set_row(token, row);
             }
             return own;
         }
-        worker.share(phase, tokens, 8, |range| {
-            for token in range {
-                let input = self.input(isa, token, row);
-                // SAFETY: the share hands every token to one member; readers wait at the barrier below.
-                unsafe { shared.write_row(token, input) };
+        worker.share(phase, shared.tiles(), 1, |tiles| {
+            for tile in tiles {
+                let count = TILE.min(tokens - tile * TILE);
+                let rows = room(row, count * self.cols);
+                for (lane, out) in rows.chunks_exact_mut(self.cols).enumerate() {
+                    self.input(isa, tile * TILE + lane, out);
+                }
+                // SAFETY: the share hands every tile to one member; readers wait at the barrier below.
+                unsafe { shared.write_tile(tile, rows) };
             }
         });
         worker.barrier();
         shared
     }
 
-    fn input<'r>(&'r self, isa: Isa, token: usize, row: &'r mut Vec<f32>) -> &'r [f32] {
+    /// Row `token`, as it is multiplied.
+    fn input(&self, isa: Isa, token: usize, out: &mut [f32]) {
         let at = self.rows.map_or(token, |rows| rows[token] as usize);
         let values = &self.values[at * self.cols..][..self.cols];
         match self.norm {
-            RowNorm::None => values,
-            RowNorm::Rms(norm) => {
-                let out = room(row, self.cols);
-                rms_norm(isa, values, norm.weight, norm.eps, out);
-                out
-            }
-            RowNorm::Layer(norm) => {
-                let out = room(row, self.cols);
-                layer_norm(isa, values, norm.weight, norm.bias, norm.eps, out);
-                out
-            }
+            RowNorm::None => out.copy_from_slice(values),
+            RowNorm::Rms(norm) => rms_norm(isa, values, norm.weight, norm.eps, out),
+            RowNorm::Layer(norm) => layer_norm(isa, values, norm.weight, norm.bias, norm.eps, out),
         }
     }
 }

@@ -109,7 +109,7 @@ pub(crate) trait Kernel {
 pub(crate) fn dispatch<K: Kernel>(isa: Isa, kernel: K) -> K::Output {
     match isa {
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx2 | Isa::Avx512Vnni => x86::run(kernel),
+        Isa::Avx2 | Isa::Avx512Vnni | Isa::Amx => x86::run(kernel),
         _ => kernel.run(scalar::Scalar),
     }
 }

@@ -7,6 +7,7 @@
 #![allow(clippy::unnecessary_min_or_max, reason = "`each8!` makes constants of indices")]
 #![allow(clippy::needless_range_loop, reason = "arrays of registers are indexed in step: t is a token everywhere")]
 
+mod amx;
 mod decode;
 mod exact;
 mod few;
@@ -25,6 +26,8 @@ use crate::isa::Isa;
 
 use decode::Decode;
 
+pub(super) use amx::pack;
+
 use super::activations::{Activations, Precision};
 use super::{LANES, OutView};
 
@@ -32,6 +35,7 @@ use super::{LANES, OutView};
 #[derive(Default)]
 pub(super) struct Scratch {
     gemm: gemm::Scratch,
+    amx: amx::Scratch,
     rows: Vec<[f32; LANES]>,
 }
 
@@ -53,8 +57,8 @@ pub(super) fn multiply(
         is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c"),
         "this CPU has no AVX2"
     );
-    let vnni = isa == Isa::Avx512Vnni;
-    assert!(!vnni || isa.is_available(), "this CPU has no AVX-512 VNNI");
+    let vnni = matches!(isa, Isa::Avx512Vnni | Isa::Amx);
+    assert!(!vnni || isa.is_available(), "this CPU has no {}", isa.name());
     // SAFETY: the features were just checked.
     unsafe {
         match weights.format() {
@@ -89,6 +93,10 @@ unsafe fn quantized<D: Decode>(
 ) {
     match precision {
         None => exact::multiply(weights, rows, x, out, exact::quantized::<D>, &mut scratch.rows),
+        // SAFETY: only products of `Isa::Amx` take tiled activations.
+        Some(precision) if x.is_tiled() => unsafe {
+            amx::multiply::<D>(weights, rows, x, precision, out, &mut scratch.amx);
+        },
         // SAFETY: the caller's promise.
         Some(Precision::Int8) => unsafe { blocks::<D, true>(vnni, weights, rows, x, out, scratch) },
         // SAFETY: the caller's promise.

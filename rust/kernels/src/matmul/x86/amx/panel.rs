@@ -1,0 +1,165 @@
+//! A group of sixteen weight rows unpacked for the matrix unit: rows stay rows, codes become int8.
+
+use core::arch::x86_64::*;
+
+use crate::matmul::LANES;
+use crate::matmul::tiled::{COLS, STEPS};
+use crate::matmul::x86::decode::{Decode, Offsets, parts, run_scale};
+use crate::matmul::x86::lanes::{each8, store_f32};
+
+/// Rows of a panel.
+pub(super) const ROWS: usize = 16;
+
+/// [64 columns][row][column]
+pub(super) type Plane = [[[i8; COLS]; ROWS]; STEPS];
+
+/// One group of sixteen rows. A code is `128 * high + low`; formats without integer scales have no high plane. What a
+/// format does not use, or a short group does not have, is left as it was.
+#[repr(C, align(64))]
+pub(super) struct Panel {
+    pub low: Plane,
+    pub high: Plane,
+    /// [run][row]
+    pub scales: [[f32; ROWS]; LANES],
+    /// [block or half block][row]
+    pub offsets: [[f32; ROWS]; 2 * LANES],
+}
+
+impl Default for Panel {
+    fn default() -> Self {
+        Self {
+            low: [[[0; COLS]; ROWS]; STEPS],
+            high: [[[0; COLS]; ROWS]; STEPS],
+            scales: [[0.0; ROWS]; LANES],
+            offsets: [[0.0; ROWS]; 2 * LANES],
+        }
+    }
+}
+
+impl Panel {
+    /// Unpacks `present` blocks of each row.
+    ///
+    /// # Safety
+    /// Each of `groups` points to `present` blocks of a group of D.
+    #[target_feature(enable = "avx512f,avx512bw,avx2,fma,f16c")]
+    pub(super) unsafe fn unpack<D: Decode, const NARROW: bool>(&mut self, groups: &[*const u8; ROWS], present: usize) {
+        let mut scales = [_mm256_setzero_si256(); ROWS];
+        for (row, &group) in groups.iter().enumerate() {
+            // SAFETY: the caller's promise, here and below.
+            unsafe {
+                if D::FORMAT.has_integer_scales() {
+                    scales[row] = D::scales(group);
+                    self.unpack_scaled::<D>(group, scales[row], row);
+                } else {
+                    self.unpack_plain::<D>(group, present, row);
+                }
+            }
+        }
+        for (half, (groups, scales)) in groups.as_chunks::<8>().0.iter().zip(scales.as_chunks::<8>().0).enumerate() {
+            for run in 0..present / D::FORMAT.run(NARROW) {
+                // SAFETY: see above.
+                let scale = unsafe { run_scale::<D>(groups, run) };
+                store_f32(&mut self.scales[run].as_chunks_mut().0[half], scale);
+            }
+            if D::FORMAT.has_offset() {
+                let mut offsets: Offsets = [_mm256_setzero_ps(); 16];
+                // SAFETY: see above.
+                unsafe { D::offsets(groups, scales, present, &mut offsets) };
+                for part in 0..parts::<D>(present) {
+                    store_f32(&mut self.offsets[part].as_chunks_mut().0[half], offsets[part]);
+                }
+            }
+        }
+    }
+
+    /// # Safety
+    /// `group` is a whole group of D.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx2,fma,f16c")]
+    unsafe fn unpack_scaled<D: Decode>(&mut self, group: *const u8, scales: __m256i, row: usize) {
+        let scales = _mm512_castsi256_si512(scales);
+        let seven = _mm512_set1_epi16(0x7f);
+        each8!(|S| {
+            if S < STEPS {
+                // SAFETY: the caller's promise.
+                let codes = unsafe { both(D::bytes(group, 2 * S % LANES), D::bytes(group, (2 * S + 1) % LANES)) };
+                let (even, odd) = if D::BIAS == 0 {
+                    (_mm512_and_si512(codes, _mm512_set1_epi16(0xff)), _mm512_srli_epi16::<8>(codes))
+                } else {
+                    let codes = _mm512_sub_epi8(codes, _mm512_set1_epi8(D::BIAS as i8));
+                    (_mm512_srai_epi16::<8>(_mm512_slli_epi16::<8>(codes)), _mm512_srai_epi16::<8>(codes))
+                };
+                let scale = _mm512_permutexvar_epi16(scale_places::<D>(S), scales);
+                let (even, odd) = (_mm512_mullo_epi16(even, scale), _mm512_mullo_epi16(odd, scale));
+                let low = pair(_mm512_and_si512(even, seven), _mm512_and_si512(odd, seven));
+                let high = pair(_mm512_srai_epi16::<7>(even), _mm512_srai_epi16::<7>(odd));
+                store(&mut self.low[S % STEPS][row], low);
+                store(&mut self.high[S % STEPS][row], high);
+            }
+        });
+    }
+
+    /// # Safety
+    /// `group` points to `present` blocks of a group of D.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx2,fma,f16c")]
+    unsafe fn unpack_plain<D: Decode>(&mut self, group: *const u8, present: usize, row: usize) {
+        each8!(|B| {
+            if B < present {
+                // SAFETY: the caller's promise.
+                let codes = unsafe { D::bytes(group, B) };
+                let codes = _mm256_sub_epi8(codes, _mm256_set1_epi8(D::BIAS as i8));
+                let to = &mut self.low[B / 2][row].as_chunks_mut::<32>().0[B % 2];
+                // SAFETY: 32 bytes.
+                unsafe { _mm256_storeu_si256(to.as_mut_ptr().cast(), codes) };
+            }
+        });
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx2")]
+fn both(low: __m256i, high: __m256i) -> __m512i {
+    _mm512_inserti64x4::<1>(_mm512_castsi256_si512(low), high)
+}
+
+/// Low bytes of even and odd columns, in column order.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw")]
+fn pair(even: __m512i, odd: __m512i) -> __m512i {
+    _mm512_mask_blend_epi8(0xaaaa_aaaa_aaaa_aaaa, even, _mm512_slli_epi16::<8>(odd))
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw")]
+fn store(to: &mut [i8; COLS], v: __m512i) {
+    // SAFETY: 64 bytes.
+    unsafe { _mm512_storeu_si512(to.as_mut_ptr().cast(), v) };
+}
+
+/// Which integer scale belongs to each pair of columns of step `step`.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw")]
+fn scale_places<D: Decode>(step: usize) -> __m512i {
+    let places = if D::FORMAT.has_half_scales() {
+        PLACES_OF_HALVES[step]
+    } else {
+        PLACES_OF_BLOCKS[step]
+    };
+    // SAFETY: 64 bytes.
+    unsafe { _mm512_loadu_si512(places.as_ptr().cast()) }
+}
+
+const PLACES_OF_BLOCKS: [[u16; 32]; 8] = places(16);
+const PLACES_OF_HALVES: [[u16; 32]; 8] = places(8);
+
+/// [step][pair of columns], with a scale for `pairs` pairs.
+const fn places(pairs: usize) -> [[u16; 32]; 8] {
+    let mut places = [[0; 32]; 8];
+    let mut at = 0;
+    while at < 32 * STEPS {
+        places[at / 32][at % 32] = (at / pairs) as u16;
+        at += 1;
+    }
+    places
+}

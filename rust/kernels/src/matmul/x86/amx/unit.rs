@@ -1,0 +1,165 @@
+//! The matrix unit: eight tiles of up to sixteen rows of 64 bytes, and `tdpbssd`, which adds the products of two of them
+//! to a third: `c[m][n] += sum over k of a[m][k] * b[k / 4][n][k % 4]`, int8 to int32.
+//!
+//! Here m are weight rows, n are tokens, k are columns.
+
+use std::arch::asm;
+use std::marker::PhantomData;
+
+use crate::formats::BLOCK;
+use crate::matmul::tiled::{COLS, STEPS, Step, TOKENS};
+
+use super::panel::{Plane, ROWS};
+
+/// Sums of the products of sixteen rows with sixteen tokens.
+#[derive(Clone, Copy)]
+#[repr(C, align(64))]
+pub(super) struct Products(pub [[i32; TOKENS]; ROWS]);
+
+impl Products {
+    pub(super) const ZERO: Self = Self([[0; TOKENS]; ROWS]);
+}
+
+/// What `ldtilecfg` reads.
+#[repr(C, align(64))]
+struct Shapes {
+    palette: u8,
+    start_row: u8,
+    reserved: [u8; 14],
+    row_bytes: [u16; 16],
+    rows: [u8; 16],
+}
+
+/// Tiles 0 to 2: products. 3 and 4: weights. 5 and 6: activations of `columns` columns.
+const fn shapes(columns: u8) -> Shapes {
+    let mut shapes = Shapes { palette: 1, start_row: 0, reserved: [0; 14], row_bytes: [0; 16], rows: [0; 16] };
+    let mut tile = 0;
+    while tile < 7 {
+        shapes.row_bytes[tile] = if tile == 3 || tile == 4 { columns as u16 } else { 64 };
+        shapes.rows[tile] = if tile >= 5 { columns / 4 } else { 16 };
+        tile += 1;
+    }
+    shapes
+}
+
+static STEP: Shapes = shapes(COLS as u8);
+static HALF: Shapes = shapes(BLOCK as u8);
+
+/// The unit, set up for this thread.
+pub(super) struct Unit(PhantomData<*const ()>);
+
+impl Unit {
+    /// For products of whole steps, or of single blocks.
+    ///
+    /// # Safety
+    /// The CPU has AMX, the system lets us use it, and no other `Unit` lives on this thread.
+    pub(super) unsafe fn new(blocks: bool) -> Self {
+        let shapes = if blocks { &HALF } else { &STEP };
+        // SAFETY: the caller's promise; the 64 bytes are read.
+        unsafe { asm!("ldtilecfg [{}]", in(reg) shapes, options(nostack, preserves_flags, readonly)) };
+        Self(PhantomData)
+    }
+
+    /// Products of block `block` of weights with the planes of a group of activations: to[0] with the low one, to[1]
+    /// with the high one, if there is one.
+    #[inline]
+    pub(super) fn block(&self, weights: &Plane, x: &[Step], block: usize, to: &mut [Products; 2]) {
+        let step = block / 2;
+        let a = weights[step].as_ptr().wrapping_byte_add(block % 2 * BLOCK);
+        let low = x[step].0[block % 2 * 8..].as_ptr();
+        let [c, d] = to;
+        // SAFETY: a unit exists only where there is AMX, and this one has the shapes of blocks: sixteen rows of 32 of
+        // the 64 bytes of a step of weights, and eight of the sixteen rows of a step of activations.
+        unsafe {
+            if let Some(high) = x.get(STEPS + step) {
+                asm!(
+                    "tilezero tmm0",
+                    "tilezero tmm1",
+                    "tileloadd tmm3, [{a} + {s}]",
+                    "tileloadd tmm5, [{low} + {s}]",
+                    "tdpbssd tmm0, tmm3, tmm5",
+                    "tileloadd tmm6, [{high} + {s}]",
+                    "tdpbssd tmm1, tmm3, tmm6",
+                    "tilestored [{c} + {s}], tmm0",
+                    "tilestored [{d} + {s}], tmm1",
+                    a = in(reg) a, low = in(reg) low, high = in(reg) high.0[block % 2 * 8..].as_ptr(),
+                    c = in(reg) c, d = in(reg) d, s = in(reg) 64_usize,
+                    options(nostack, preserves_flags)
+                );
+            } else {
+                asm!(
+                    "tilezero tmm0",
+                    "tileloadd tmm3, [{a} + {s}]",
+                    "tileloadd tmm5, [{low} + {s}]",
+                    "tdpbssd tmm0, tmm3, tmm5",
+                    "tilestored [{c} + {s}], tmm0",
+                    a = in(reg) a, low = in(reg) low, c = in(reg) c, s = in(reg) 64_usize,
+                    options(nostack, preserves_flags)
+                );
+            }
+        }
+    }
+
+    /// Products of some steps from `first` on with both planes of weights: to[i] are those whose weight is 128^i.
+    #[inline]
+    pub(super) fn steps<const N: usize>(
+        &self,
+        [low, high]: [&Plane; 2],
+        x: &[Step],
+        first: usize,
+        to: &mut [Products; 3],
+    ) {
+        let (low, high) = (&low[first..first + N], &high[first..first + N]);
+        let [c, d, e] = to;
+        // SAFETY: as above, with the shapes of steps.
+        unsafe {
+            asm!("tilezero tmm0", "tilezero tmm1", options(nomem, nostack, preserves_flags));
+            if x.len() > STEPS {
+                asm!("tilezero tmm2", options(nomem, nostack, preserves_flags));
+                for i in 0..N {
+                    asm!(
+                        "tileloadd tmm5, [{xl} + {s}]",
+                        "tileloadd tmm3, [{wl} + {s}]",
+                        "tdpbssd tmm0, tmm3, tmm5",
+                        "tileloadd tmm6, [{xh} + {s}]",
+                        "tdpbssd tmm1, tmm3, tmm6",
+                        "tileloadd tmm4, [{wh} + {s}]",
+                        "tdpbssd tmm1, tmm4, tmm5",
+                        "tdpbssd tmm2, tmm4, tmm6",
+                        wl = in(reg) low[i].as_ptr(), wh = in(reg) high[i].as_ptr(), s = in(reg) 64_usize,
+                        xl = in(reg) &raw const x[first + i], xh = in(reg) &raw const x[STEPS + first + i],
+                        options(nostack, preserves_flags)
+                    );
+                }
+                asm!("tilestored [{e} + {s}], tmm2", e = in(reg) e, s = in(reg) 64_usize,
+                    options(nostack, preserves_flags));
+            } else {
+                for i in 0..N {
+                    asm!(
+                        "tileloadd tmm5, [{xl} + {s}]",
+                        "tileloadd tmm3, [{wl} + {s}]",
+                        "tdpbssd tmm0, tmm3, tmm5",
+                        "tileloadd tmm4, [{wh} + {s}]",
+                        "tdpbssd tmm1, tmm4, tmm5",
+                        wl = in(reg) low[i].as_ptr(), wh = in(reg) high[i].as_ptr(), s = in(reg) 64_usize,
+                        xl = in(reg) &raw const x[first + i],
+                        options(nostack, preserves_flags)
+                    );
+                }
+            }
+            asm!(
+                "tilestored [{c} + {s}], tmm0",
+                "tilestored [{d} + {s}], tmm1",
+                c = in(reg) c, d = in(reg) d, s = in(reg) 64_usize,
+                options(nostack, preserves_flags)
+            );
+        }
+    }
+}
+
+impl Drop for Unit {
+    fn drop(&mut self) {
+        // SAFETY: a unit exists only where there is AMX.
+        unsafe { asm!("tilerelease", options(nomem, nostack, preserves_flags)) };
+    }
+}
