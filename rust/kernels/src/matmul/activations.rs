@@ -318,7 +318,7 @@ impl Activations {
 
     /// Group `index` of columns of every tile: sums, and the steps of all planes, tile after tile.
     #[cfg(target_arch = "x86_64")]
-    pub(super) fn tile_group(&self, index: usize) -> (&[Sums], std::slice::ChunksExact<'_, Step>) {
+    pub(super) fn tile_group(&self, index: usize) -> (&[Sums], &[Step]) {
         assert!(self.tiled, "these activations are not in tiles");
         let (tiles, count) = (self.tiles(), self.steps_of_group());
         let sums = &self.sums[index * tiles..][..tiles];
@@ -330,7 +330,7 @@ impl Activations {
                 std::slice::from_raw_parts(UnsafeCell::raw_get(steps.as_ptr()), tiles * count),
             )
         };
-        (sums, steps.chunks_exact(count))
+        (sums, steps)
     }
 
     /// Row `token` as f32, with zeros to a multiple of 8 columns.

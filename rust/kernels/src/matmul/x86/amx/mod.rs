@@ -21,11 +21,10 @@ use std::ops::Range;
 
 use crate::formats::{BLOCK, Weights};
 use crate::matmul::activations::{Activations, Precision};
-use crate::matmul::tiled::{Step, Sums, TOKENS};
+use crate::matmul::tiled::{STEPS, Step, Sums, TOKENS};
 use crate::matmul::{LANES, OutView};
 
 use super::decode::{Decode, parts};
-use super::lanes::each8;
 pub(in crate::matmul) use pack::pack;
 use panel::{Panel, ROWS};
 use transpose::transpose;
@@ -46,12 +45,14 @@ pub(super) struct Scratch {
 #[repr(C, align(64))]
 struct Results([[f32; TOKENS]; ROWS]);
 
-/// A group of columns of a tile of tokens.
-#[derive(Clone, Copy)]
-struct Tile<'a> {
-    sums: &'a Sums,
-    steps: &'a [Step],
-}
+/// Steps of activations of 14 bits.
+const WIDE: usize = 2 * STEPS;
+
+/// Rows whose sums are put together side by side: enough to hide the latency of their chains.
+const SIDE: usize = 8;
+
+/// Panels that are used in turns for each tile: what they have of codes, that of a tile and results fit the L1 cache.
+const CLOSE: usize = 2;
 
 /// # Safety
 /// The CPU has AMX, and the system lets us use it.
@@ -69,6 +70,7 @@ pub(super) unsafe fn multiply<D: Decode>(
     // SAFETY: the caller's promise, and the only one in this function.
     let unit = unsafe { Unit::new(!D::FORMAT.has_integer_scales()) };
     let Scratch { panels, results } = scratch;
+    let mut products = [Products::ZERO; 24];
     panels.resize_with(PANELS, Panel::default);
     for first in rows.clone().step_by(PANELS * ROWS) {
         let count = (PANELS * ROWS).min(rows.end - first);
@@ -93,18 +95,14 @@ pub(super) unsafe fn multiply<D: Decode>(
                 }
             }
             let (sums, steps) = x.tile_group(index);
-            for ((sums, steps), results) in sums.iter().zip(steps).zip(results.chunks_exact_mut(panels.len())) {
-                let tile = Tile { sums, steps };
-                if D::FORMAT.has_integer_scales() {
-                    match (narrow, D::FORMAT.run(narrow)) {
-                        (true, _) => add_scaled::<D, 1, true>(&unit, panels, tile, results),
-                        (_, 8) => add_scaled::<D, 1, false>(&unit, panels, tile, results),
-                        (_, 4) => add_scaled::<D, 2, false>(&unit, panels, tile, results),
-                        _ => add_scaled::<D, 4, false>(&unit, panels, tile, results),
-                    }
-                } else {
-                    add_plain::<D>(&unit, panels, present, tile, results);
-                }
+            let mut group = Group { panels, sums, present, results, products: &mut products };
+            match (D::FORMAT.has_integer_scales(), D::FORMAT.run(narrow)) {
+                (true, _) if narrow => group.add_scaled::<D, 1, STEPS>(&unit, steps.as_chunks().0),
+                (true, 8) => group.add_scaled::<D, 1, WIDE>(&unit, steps.as_chunks().0),
+                (true, 4) => group.add_scaled::<D, 2, WIDE>(&unit, steps.as_chunks().0),
+                (true, _) => group.add_scaled::<D, 4, WIDE>(&unit, steps.as_chunks().0),
+                _ if narrow => group.add_plain::<D, STEPS>(&unit, steps.as_chunks().0),
+                _ => group.add_plain::<D, WIDE>(&unit, steps.as_chunks().0),
             }
         }
         for (tile, results) in results.chunks_exact(panels.len()).enumerate() {
@@ -146,88 +144,155 @@ fn load_f32(from: &[f32; 16]) -> __m512 {
     _mm512_castsi512_ps(load(from))
 }
 
-/// v + offsets of row `row` * sums, then to the results.
+/// A group of columns of some panels and of all tokens.
+struct Group<'a> {
+    panels: &'a [Panel],
+    /// [tile]
+    sums: &'a [Sums],
+    /// Blocks in the group.
+    present: usize,
+    /// [tile][panel]
+    results: &'a mut [Results],
+    /// Where the unit puts sums: for two panels, for up to four runs, of three weights.
+    products: &'a mut [Products; 2 * 4 * 3],
+}
+
+impl Group<'_> {
+    /// Of a format with integer scales, which is whole: RUNS runs.
+    ///
+    /// The unit works on a panel while the sums of the one before are put together.
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+    fn add_scaled<D: Decode, const RUNS: usize, const P: usize>(&mut self, unit: &Unit, steps: &[[Step; P]]) {
+        let (products, _) = self.products.as_chunks_mut::<3>();
+        let (products, _) = products.as_chunks_mut::<RUNS>();
+        let (now, next) = products.split_at_mut(1);
+        let (mut now, mut next) = (&mut now[0], &mut next[0]);
+        for (number, panels) in self.panels.chunks(CLOSE).enumerate() {
+            let mut last: Option<(&Panel, &Sums, &mut Results)> = None;
+            let tiles = steps.iter().zip(self.sums).zip(self.results.chunks_exact_mut(self.panels.len()));
+            for ((steps, sums), results) in tiles {
+                for (panel, results) in panels.iter().zip(&mut results[CLOSE * number..]) {
+                    half::<RUNS, P, 0>(unit, panel, steps, next);
+                    if let Some((panel, sums, results)) = &mut last {
+                        put_together::<D, RUNS, P>(now, panel, 0, sums, results);
+                    }
+                    half::<RUNS, P, 1>(unit, panel, steps, next);
+                    if let Some((panel, sums, results)) = &mut last {
+                        put_together::<D, RUNS, P>(now, panel, SIDE, sums, results);
+                    }
+                    last = Some((panel, sums, results));
+                    (now, next) = (next, now);
+                }
+            }
+            if let Some((panel, sums, results)) = last {
+                put_together::<D, RUNS, P>(now, panel, 0, sums, results);
+                put_together::<D, RUNS, P>(now, panel, SIDE, sums, results);
+            }
+        }
+    }
+
+    /// Of a format with a scale for each block.
+    ///
+    /// The unit works on a block while the sums of the one before are put together.
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+    fn add_plain<D: Decode, const P: usize>(&mut self, unit: &Unit, steps: &[[Step; P]]) {
+        let (products, _) = self.products.as_chunks_mut::<2>();
+        let (now, next) = products.split_at_mut(1);
+        let (mut now, mut next) = (&mut now[0], &mut next[0]);
+        let tiles = steps.iter().zip(self.sums).zip(self.results.chunks_exact_mut(self.panels.len()));
+        for ((steps, sums), results) in tiles {
+            for (panel, results) in self.panels.iter().zip(results) {
+                let mut v = [_mm512_setzero_ps(); ROWS];
+                unit.block(&panel.low, steps, 0, next);
+                for block in 1..=self.present {
+                    (now, next) = (next, now);
+                    if block < self.present {
+                        unit.block(&panel.low, steps, block, next);
+                    }
+                    let [low, high] = &*now;
+                    for row in 0..ROWS {
+                        let mut sum = load(&low.0[row]);
+                        if P > STEPS {
+                            sum = _mm512_add_epi32(_mm512_slli_epi32::<7>(load(&high.0[row])), sum);
+                        }
+                        let scale = _mm512_set1_ps(panel.scales[block - 1][row]);
+                        v[row] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum), scale, v[row]);
+                    }
+                }
+                for (half, v) in v.as_chunks_mut::<SIDE>().0.iter_mut().enumerate() {
+                    add::<D>(v, panel, SIDE * half, self.present, sums, results);
+                }
+            }
+        }
+    }
+}
+
+/// Half of the unit's work on a panel.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+fn half<const RUNS: usize, const P: usize, const HALF: usize>(
+    unit: &Unit,
+    panel: &Panel,
+    steps: &[Step; P],
+    to: &mut [[Products; 3]; RUNS],
+) {
+    for step in [2 * HALF, 2 * HALF + 1] {
+        if step % (STEPS / RUNS) == 0 {
+            unit.clear();
+        }
+        unit.step([&panel.low, &panel.high], steps, step);
+        if (step + 1) % (STEPS / RUNS) == 0 {
+            unit.finish::<P>(&mut to[step / (STEPS / RUNS)]);
+        }
+    }
+}
+
+/// Sums of runs times their scales, of the rows from `first` on, then to the results.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+fn put_together<D: Decode, const RUNS: usize, const P: usize>(
+    products: &[[Products; 3]; RUNS],
+    panel: &Panel,
+    first: usize,
+    sums: &Sums,
+    results: &mut Results,
+) {
+    let mut v = [_mm512_setzero_ps(); SIDE];
+    for (run, [low, middle, high]) in products.iter().enumerate() {
+        for row in 0..SIDE {
+            let mut sum = load(&middle.0[first + row]);
+            if P > STEPS {
+                sum = _mm512_add_epi32(_mm512_slli_epi32::<7>(load(&high.0[first + row])), sum);
+            }
+            sum = _mm512_add_epi32(_mm512_slli_epi32::<7>(sum), load(&low.0[first + row]));
+            v[row] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum), _mm512_set1_ps(panel.scales[run][first + row]), v[row]);
+        }
+    }
+    add::<D>(&mut v, panel, first, LANES, sums, results);
+}
+
+/// v + offsets * sums of the rows from `first` on, then to the results.
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn add<D: Decode>(mut v: __m512, panel: &Panel, row: usize, present: usize, sums: &Sums, results: &mut Results) {
+fn add<D: Decode>(
+    v: &mut [__m512; SIDE],
+    panel: &Panel,
+    first: usize,
+    present: usize,
+    sums: &Sums,
+    results: &mut Results,
+) {
     for part in 0..parts::<D>(present) {
         let sum = load_f32(if D::FORMAT.has_half_offsets() { &sums.halves[part] } else { &sums.blocks[part] });
-        v = _mm512_fmadd_ps(_mm512_set1_ps(panel.offsets[part][row]), sum, v);
-    }
-    let result = &mut results.0[row];
-    let sum = _mm512_fmadd_ps(v, load_f32(&sums.scale), load_f32(result));
-    // SAFETY: sixteen floats.
-    unsafe { _mm512_storeu_ps(result.as_mut_ptr(), sum) };
-}
-
-/// A group of a format with integer scales, which is whole: RUNS runs.
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-fn add_scaled<D: Decode, const RUNS: usize, const NARROW: bool>(
-    unit: &Unit,
-    panels: &[Panel],
-    tile: Tile<'_>,
-    results: &mut [Results],
-) {
-    let mut products = [[[Products::ZERO; 3]; RUNS]; 2];
-    let start = |panel: &Panel, products: &mut [[Products; 3]; RUNS]| {
-        let planes = [&panel.low, &panel.high];
-        for (run, products) in products.iter_mut().enumerate() {
-            match RUNS {
-                1 => unit.steps::<4>(planes, tile.steps, 0, products),
-                2 => unit.steps::<2>(planes, tile.steps, 2 * run, products),
-                _ => unit.steps::<1>(planes, tile.steps, run, products),
-            }
-        }
-    };
-    start(&panels[0], &mut products[0]);
-    for (index, (panel, results)) in panels.iter().zip(results).enumerate() {
-        // The unit works on the next panel while the sums of this one are put together.
-        let (now, next) = products.split_at_mut(1);
-        let (now, next) = if index % 2 == 0 { (&now[0], &mut next[0]) } else { (&next[0], &mut now[0]) };
-        if let Some(panel) = panels.get(index + 1) {
-            start(panel, next);
-        }
-        for row in 0..ROWS {
-            let mut v = _mm512_setzero_ps();
-            for run in 0..RUNS {
-                let [low, middle, high] = &now[run];
-                let mut sum = load(&middle.0[row]);
-                if !NARROW {
-                    sum = _mm512_add_epi32(_mm512_slli_epi32::<7>(load(&high.0[row])), sum);
-                }
-                sum = _mm512_add_epi32(_mm512_slli_epi32::<7>(sum), load(&low.0[row]));
-                v = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum), _mm512_set1_ps(panel.scales[run][row]), v);
-            }
-            add::<D>(v, panel, row, LANES, tile.sums, results);
+        for row in 0..SIDE {
+            v[row] = _mm512_fmadd_ps(_mm512_set1_ps(panel.offsets[part][first + row]), sum, v[row]);
         }
     }
-}
-
-/// A group of a format with a scale for each block, of which `present` are there.
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-fn add_plain<D: Decode>(unit: &Unit, panels: &[Panel], present: usize, tile: Tile<'_>, results: &mut [Results]) {
-    let narrow = tile.steps.len() == crate::matmul::tiled::STEPS;
-    let mut products = [[Products::ZERO; 2]; 2];
-    for (panel, results) in panels.iter().zip(results) {
-        let mut v = [_mm512_setzero_ps(); ROWS];
-        unit.block(&panel.low, tile.steps, 0, &mut products[0]);
-        each8!(|B| {
-            if B < present {
-                if B + 1 < present {
-                    unit.block(&panel.low, tile.steps, B + 1, &mut products[(B + 1) % 2]);
-                }
-                let [low, high] = &products[B % 2];
-                for row in 0..ROWS {
-                    let mut sum = load(&low.0[row]);
-                    if !narrow {
-                        sum = _mm512_add_epi32(_mm512_slli_epi32::<7>(load(&high.0[row])), sum);
-                    }
-                    v[row] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum), _mm512_set1_ps(panel.scales[B][row]), v[row]);
-                }
-            }
-        });
-        for row in 0..ROWS {
-            add::<D>(v[row], panel, row, present, tile.sums, results);
-        }
+    let scale = load_f32(&sums.scale);
+    for row in 0..SIDE {
+        let result = &mut results.0[first + row];
+        let sum = _mm512_fmadd_ps(v[row], scale, load_f32(result));
+        // SAFETY: sixteen floats.
+        unsafe { _mm512_storeu_ps(result.as_mut_ptr(), sum) };
     }
 }

@@ -60,10 +60,12 @@ impl Unit {
         Self(PhantomData)
     }
 
+    /// P is the steps of all planes of the activations, here and below.
+    ///
     /// Products of block `block` of weights with the planes of a group of activations: to[0] with the low one, to[1]
     /// with the high one, if there is one.
     #[inline]
-    pub(super) fn block(&self, weights: &Plane, x: &[Step], block: usize, to: &mut [Products; 2]) {
+    pub(super) fn block<const P: usize>(&self, weights: &Plane, x: &[Step; P], block: usize, to: &mut [Products; 2]) {
         let step = block / 2;
         let a = weights[step].as_ptr().wrapping_byte_add(block % 2 * BLOCK);
         let low = x[step].0[block % 2 * 8..].as_ptr();
@@ -100,59 +102,63 @@ impl Unit {
         }
     }
 
-    /// Products of some steps from `first` on with both planes of weights: to[i] are those whose weight is 128^i.
+    /// Clears the sums that [`Self::step`] adds to.
     #[inline]
-    pub(super) fn steps<const N: usize>(
-        &self,
-        [low, high]: [&Plane; 2],
-        x: &[Step],
-        first: usize,
-        to: &mut [Products; 3],
-    ) {
-        let (low, high) = (&low[first..first + N], &high[first..first + N]);
-        let [c, d, e] = to;
-        // SAFETY: as above, with the shapes of steps.
+    pub(super) fn clear(&self) {
+        // SAFETY: a unit exists only where there is AMX.
+        unsafe { asm!("tilezero tmm0", "tilezero tmm1", "tilezero tmm2", options(nomem, nostack, preserves_flags)) };
+    }
+
+    /// Adds the products of step `step` of both planes of weights with all planes of a group of activations.
+    #[inline]
+    pub(super) fn step<const P: usize>(&self, [low, high]: [&Plane; 2], x: &[Step; P], step: usize) {
+        // SAFETY: as for `block`, with the shapes of steps.
         unsafe {
-            asm!("tilezero tmm0", "tilezero tmm1", options(nomem, nostack, preserves_flags));
-            if x.len() > STEPS {
-                asm!("tilezero tmm2", options(nomem, nostack, preserves_flags));
-                for i in 0..N {
-                    asm!(
-                        "tileloadd tmm5, [{xl} + {s}]",
-                        "tileloadd tmm3, [{wl} + {s}]",
-                        "tdpbssd tmm0, tmm3, tmm5",
-                        "tileloadd tmm6, [{xh} + {s}]",
-                        "tdpbssd tmm1, tmm3, tmm6",
-                        "tileloadd tmm4, [{wh} + {s}]",
-                        "tdpbssd tmm1, tmm4, tmm5",
-                        "tdpbssd tmm2, tmm4, tmm6",
-                        wl = in(reg) low[i].as_ptr(), wh = in(reg) high[i].as_ptr(), s = in(reg) 64_usize,
-                        xl = in(reg) &raw const x[first + i], xh = in(reg) &raw const x[STEPS + first + i],
-                        options(nostack, preserves_flags)
-                    );
-                }
-                asm!("tilestored [{e} + {s}], tmm2", e = in(reg) e, s = in(reg) 64_usize,
-                    options(nostack, preserves_flags));
+            if let Some(x_high) = x.get(STEPS + step) {
+                asm!(
+                    "tileloadd tmm5, [{xl} + {s}]",
+                    "tileloadd tmm3, [{wl} + {s}]",
+                    "tdpbssd tmm0, tmm3, tmm5",
+                    "tileloadd tmm6, [{xh} + {s}]",
+                    "tdpbssd tmm1, tmm3, tmm6",
+                    "tileloadd tmm4, [{wh} + {s}]",
+                    "tdpbssd tmm1, tmm4, tmm5",
+                    "tdpbssd tmm2, tmm4, tmm6",
+                    wl = in(reg) low[step].as_ptr(), wh = in(reg) high[step].as_ptr(), s = in(reg) 64_usize,
+                    xl = in(reg) &raw const x[step], xh = in(reg) x_high,
+                    options(nostack, preserves_flags)
+                );
             } else {
-                for i in 0..N {
-                    asm!(
-                        "tileloadd tmm5, [{xl} + {s}]",
-                        "tileloadd tmm3, [{wl} + {s}]",
-                        "tdpbssd tmm0, tmm3, tmm5",
-                        "tileloadd tmm4, [{wh} + {s}]",
-                        "tdpbssd tmm1, tmm4, tmm5",
-                        wl = in(reg) low[i].as_ptr(), wh = in(reg) high[i].as_ptr(), s = in(reg) 64_usize,
-                        xl = in(reg) &raw const x[first + i],
-                        options(nostack, preserves_flags)
-                    );
-                }
+                asm!(
+                    "tileloadd tmm5, [{xl} + {s}]",
+                    "tileloadd tmm3, [{wl} + {s}]",
+                    "tdpbssd tmm0, tmm3, tmm5",
+                    "tileloadd tmm4, [{wh} + {s}]",
+                    "tdpbssd tmm1, tmm4, tmm5",
+                    wl = in(reg) low[step].as_ptr(), wh = in(reg) high[step].as_ptr(), s = in(reg) 64_usize,
+                    xl = in(reg) &raw const x[step],
+                    options(nostack, preserves_flags)
+                );
             }
+        }
+    }
+
+    /// The sums: to[i] are those whose weight is 128^i, the last of them only for activations in two planes.
+    #[inline]
+    pub(super) fn finish<const P: usize>(&self, to: &mut [Products; 3]) {
+        let [c, d, e] = to;
+        // SAFETY: as above; each has room for sixteen rows of 64 bytes.
+        unsafe {
             asm!(
                 "tilestored [{c} + {s}], tmm0",
                 "tilestored [{d} + {s}], tmm1",
                 c = in(reg) c, d = in(reg) d, s = in(reg) 64_usize,
                 options(nostack, preserves_flags)
             );
+            if P > STEPS {
+                asm!("tilestored [{e} + {s}], tmm2", e = in(reg) e, s = in(reg) 64_usize,
+                    options(nostack, preserves_flags));
+            }
         }
     }
 }
