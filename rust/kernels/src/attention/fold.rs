@@ -65,7 +65,7 @@ impl Plan<'_> {
                 packed: room.packed,
                 seen: &seen,
                 cuts: &cuts,
-                panel: room.panel,
+                panels: room.panels,
                 scores: room.scores.as_chunks_mut().0.as_chunks_mut().0,
                 width: self.width,
                 states: states.reborrow(),

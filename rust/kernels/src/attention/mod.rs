@@ -6,7 +6,7 @@
 //! * Keys come in blocks of one page (64 absolute positions). Within a span of [`SPAN`] absolute positions a block
 //!   is folded in by online softmax: the new maximum m' over the block's visible keys and the old one; the sum and
 //!   the weighted values so far are multiplied by exp(m - m'); then key after key p * v is added by fma; the sum
-//!   adds key i to partial sum i mod 8, which are then added as in `Simd::sum`. With int8 values p is first
+//!   adds key i to partial sum i mod 16, which are then added as in `Simd::sum`. With int8 values p is first
 //!   multiplied by the scale of v's block.
 //! * Spans start anew and are merged in rising order: with m' the larger maximum, each side is multiplied by
 //!   exp(its m - m') and both are added (fma on the later one).

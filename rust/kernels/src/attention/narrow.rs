@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use super::state::{Cut, States, panel_scales, rescale, settle, soften};
 use crate::kv::{BLOCK, Element, PAGE, PANEL, PageView, Panels, Scales};
-use crate::simd::{Kernel, LANES, Simd};
+use crate::simd::{Kernel, Simd};
 
 /// Most query rows of one kernel call: four rows by a panel keep eight sums in registers, fewer rows take several
 /// panels at a time to have as many.
@@ -61,7 +61,9 @@ impl NarrowPage<'_> {
         let values = Part { elements: page.values, scales: value_scales, next: next_values };
         match lanes(self.seen.len()) {
             1 => keys.score::<S, 1, 4>(s, self.packed, &mut scores),
+            2 if S::MANY => keys.score::<S, 2, 4>(s, self.packed, &mut scores),
             2 => keys.score::<S, 2, 2>(s, self.packed, &mut scores),
+            _ if S::MANY => keys.score::<S, 4, 4>(s, self.packed, &mut scores),
             _ => keys.score::<S, 4, 1>(s, self.packed, &mut scores),
         }
         let rows = self.states.marks.iter_mut().zip(self.states.values.chunks_exact_mut(self.width));
@@ -81,27 +83,27 @@ impl NarrowPage<'_> {
         let alone = Part { next: &[], ..values };
         if !cut.is_even() {
             for ((sums, scores), &seen) in self.states.values.chunks_exact_mut(self.width).zip(scores).zip(self.seen) {
-                alone.add::<S, 1, 4>(s, [scores], cut.before(seen), [sums]);
+                alone.add::<S, 1>(s, [scores], cut.before(seen), [sums]);
             }
         }
         let mut rows = self.states.values.chunks_exact_mut(self.width);
         match (rows.next(), rows.next(), rows.next(), rows.next()) {
             (Some(a), Some(b), Some(c), Some(d)) => {
                 let weights = [&scores[0], &scores[1], &scores[2], &scores[3]];
-                values.add::<S, 4, 1>(s, weights, cut.common, [a, b, c, d]);
+                values.add::<S, 4>(s, weights, cut.common, [a, b, c, d]);
             }
             (Some(a), Some(b), c, _) => {
-                values.add::<S, 2, 2>(s, [&scores[0], &scores[1]], cut.common, [a, b]);
+                values.add::<S, 2>(s, [&scores[0], &scores[1]], cut.common, [a, b]);
                 if let Some(c) = c {
-                    alone.add::<S, 1, 4>(s, [&scores[2]], cut.common, [c]);
+                    alone.add::<S, 1>(s, [&scores[2]], cut.common, [c]);
                 }
             }
-            (Some(a), ..) => values.add::<S, 1, 4>(s, [&scores[0]], cut.common, [a]),
+            (Some(a), ..) => values.add::<S, 1>(s, [&scores[0]], cut.common, [a]),
             _ => {}
         }
         if !cut.is_even() {
             for ((sums, scores), &seen) in self.states.values.chunks_exact_mut(self.width).zip(scores).zip(self.seen) {
-                alone.add::<S, 1, 4>(s, [scores], cut.behind(seen), [sums]);
+                alone.add::<S, 1>(s, [scores], cut.behind(seen), [sums]);
             }
         }
     }
@@ -146,16 +148,14 @@ impl<'a, E: Element> Part<'a, E> {
             let size = if E::SCALED { BLOCK } else { head_dim };
             for (block, packed) in packed.chunks(size).enumerate() {
                 let start = block * size;
-                let mut sums = [[[s.splat(0.0); 2]; P]; R];
+                let mut sums = [[s.splat(0.0); P]; R];
                 let panels = panels.map(|panel| &panel[start..][..packed.len()]);
                 for (d, q) in packed.iter().enumerate() {
                     self.prefetch::<S, P>(s, first, head_dim, start + d);
                     for p in 0..P {
-                        let k = [E::load(s, &panels[p][d]), E::load(s, &panels[p][d][LANES..])];
+                        let k = E::load(s, &panels[p][d]);
                         for r in 0..R {
-                            let q = s.splat(q[r]);
-                            sums[r][p][0] = s.mul_add(q, k[0], sums[r][p][0]);
-                            sums[r][p][1] = s.mul_add(q, k[1], sums[r][p][1]);
+                            sums[r][p] = s.mul_add(s.splat(q[r]), k, sums[r][p]);
                         }
                     }
                 }
@@ -172,9 +172,9 @@ impl<'a, E: Element> Part<'a, E> {
         }
     }
 
-    /// sums[r] += weights[r][key] * value of the key, for the keys from `start` to `end`; P panels at a time.
+    /// sums[r] += weights[r][key] * value of the key, for the keys from `start` to `end`.
     #[inline(always)]
-    fn add<S: Simd, const R: usize, const P: usize>(
+    fn add<S: Simd, const R: usize>(
         self,
         s: S,
         weights: [&[f32; PAGE]; R],
@@ -186,14 +186,19 @@ impl<'a, E: Element> Part<'a, E> {
         }
         let panels = self.elements.len() / (PAGE * PANEL);
         let Some(scales) = self.scales.filter(|_| E::SCALED) else {
-            return self.add_all::<S, R, P>(s, weights, seen, &mut sums, 0..panels);
+            return match (S::MANY, R) {
+                (true, 1 | 2) => self.add_all::<S, R, 8>(s, weights, seen, &mut sums, 0..panels),
+                (true, _) | (false, 1) => self.add_all::<S, R, 4>(s, weights, seen, &mut sums, 0..panels),
+                (false, 2) => self.add_all::<S, R, 2>(s, weights, seen, &mut sums, 0..panels),
+                (false, _) => self.add_all::<S, R, 1>(s, weights, seen, &mut sums, 0..panels),
+            };
         };
         let mut scaled = [[0.0; PAGE]; R];
         for (block, scales) in scales.iter().enumerate() {
             rescale(s, weights, scales, &mut scaled);
             let first = block * BLOCK / PANEL;
             let last = panels.min(first + BLOCK / PANEL);
-            if R < GROUP {
+            if S::MANY || R < GROUP {
                 self.add_all::<S, R, 2>(s, scaled.each_ref(), seen, &mut sums, first..last);
             } else {
                 self.add_all::<S, R, 1>(s, scaled.each_ref(), seen, &mut sums, first..last);
@@ -230,29 +235,24 @@ impl<'a, E: Element> Part<'a, E> {
         first: usize,
     ) {
         let panels = self.panels::<P>(first, PAGE);
-        let mut acc = [[[s.splat(0.0); 2]; P]; R];
+        let mut acc = [[s.splat(0.0); P]; R];
         for r in 0..R {
             for p in 0..P {
-                let from = &sums[r][(first + p) * PANEL..][..PANEL];
-                acc[r][p] = [s.load(from), s.load(&from[LANES..])];
+                acc[r][p] = s.load(&sums[r][(first + p) * PANEL..]);
             }
         }
         for key in start..end.min(PAGE) {
             self.prefetch::<S, P>(s, first, PAGE, key);
             for p in 0..P {
-                let v = [E::load(s, &panels[p][key]), E::load(s, &panels[p][key][LANES..])];
+                let v = E::load(s, &panels[p][key]);
                 for r in 0..R {
-                    let weight = s.splat(weights[r][key]);
-                    acc[r][p][0] = s.mul_add(weight, v[0], acc[r][p][0]);
-                    acc[r][p][1] = s.mul_add(weight, v[1], acc[r][p][1]);
+                    acc[r][p] = s.mul_add(s.splat(weights[r][key]), v, acc[r][p]);
                 }
             }
         }
         for r in 0..R {
             for p in 0..P {
-                let to = &mut sums[r][(first + p) * PANEL..][..PANEL];
-                s.store(acc[r][p][0], to);
-                s.store(acc[r][p][1], &mut to[LANES..]);
+                s.store(acc[r][p], &mut sums[r][(first + p) * PANEL..]);
             }
         }
     }

@@ -1,20 +1,23 @@
 //! The arithmetic of one page for many query rows.
 //!
-//! Panels of 16 columns are turned into f32 one at a time, when their turn comes:
+//! Panels of 16 columns are turned into f32 when their turn comes:
 //! ```text
 //! for each panel of keys (it stays in L1), for each group of 6 rows:      6 x 16 scores in registers
 //! for each row:                                                           scores to weights
 //! for each panel of values (it stays in L1), for each group of 6 rows:    6 x 16 weighted values in registers
 //! ```
-//! 6 rows by two vectors are twelve sums, enough to hide the latency of fma, and leave registers for one step's
-//! two vectors and a query element.
+//! Two panels at a time with AVX-512: twelve sums, as with AVX2, whose vectors are two registers. So many hide the
+//! latency of fma, and with AVX2 they leave registers for a step's operands.
 
 use super::state::{Cut, States, panel_scales, rescale, settle, soften};
 use crate::kv::{BLOCK, Element, PAGE, PANEL, PageView, Panels, Scales};
-use crate::simd::{Kernel, LANES, Simd};
+use crate::simd::{Kernel, Simd};
 
 /// Rows of a group.
 pub(super) const GROUP: usize = 6;
+
+/// Most panels that are worked on at a time; those of values have the same scales.
+pub(super) const PANELS: usize = BLOCK / PANEL;
 
 type Weights = [[f32; PAGE]; GROUP];
 
@@ -27,8 +30,8 @@ pub(super) struct WidePage<'a> {
     pub(super) seen: &'a [(usize, usize)],
     /// `[groups]`: those of its rows.
     pub(super) cuts: &'a [Cut],
-    /// Room for a panel of keys or values.
-    pub(super) panel: &'a mut [f32],
+    /// Room for [`PANELS`] panels of keys or values.
+    pub(super) panels: &'a mut [f32],
     /// `[groups]`: room for scores.
     pub(super) scores: &'a mut [Weights],
     pub(super) width: usize,
@@ -51,106 +54,139 @@ impl Kernel for WidePage<'_> {
 
 impl WidePage<'_> {
     #[inline(always)]
-    fn fold<S: Simd, E: Element>(self, s: S, page: Panels<'_, E>) {
-        let Self { packed, seen, cuts, panel: room, scores, width, states, .. } = self;
-        let head_dim = page.keys.len() / PAGE;
+    fn fold<S: Simd, E: Element>(mut self, s: S, page: Panels<'_, E>) {
         let [key_scales, value_scales] = page.scales.map_or([None; 2], |scales| scales.map(Some));
-        for (index, panel) in page.keys.chunks_exact(head_dim * PANEL).enumerate() {
-            let columns = (index * PANEL, (index + 1) * PANEL);
-            if !cuts.iter().any(|cut| cut.touches(columns)) {
+        if S::MANY {
+            self.score::<S, E, PANELS>(s, page.keys, key_scales);
+        } else {
+            self.score::<S, E, 1>(s, page.keys, key_scales);
+        }
+        let rows = self.scores.as_flattened_mut().iter_mut().zip(self.seen);
+        let states = self.states.marks.iter_mut().zip(self.states.values.chunks_exact_mut(self.width));
+        for ((scores, &seen), (mark, values)) in rows.zip(states) {
+            if seen.0 < seen.1 {
+                soften(s, scores, seen, mark, values);
+            }
+        }
+        if S::MANY {
+            self.weigh::<S, E, PANELS>(s, page.values, value_scales);
+        } else {
+            self.weigh::<S, E, 1>(s, page.values, value_scales);
+        }
+    }
+
+    /// Scores of all rows, P panels of keys at a time.
+    #[inline(always)]
+    fn score<S: Simd, E: Element, const P: usize>(&mut self, s: S, keys: &[E], scales: Option<Scales<'_>>) {
+        let head_dim = keys.len() / PAGE;
+        for (index, panels) in keys.chunks_exact(P * head_dim * PANEL).enumerate() {
+            let first = index * P;
+            let columns = (first * PANEL, (first + P) * PANEL);
+            if !self.cuts.iter().any(|cut| cut.touches(columns)) {
                 continue;
             }
-            let panel = E::unpack(s, panel, room).as_chunks().0;
-            for ((packed, scores), cut) in packed.chunks_exact(head_dim * GROUP).zip(scores.iter_mut()).zip(cuts) {
+            let panels = E::unpack(s, panels, self.panels).as_chunks().0;
+            let panels = std::array::from_fn(|p| &panels[p * head_dim..][..head_dim]);
+            let groups = self.packed.chunks_exact(head_dim * GROUP).zip(self.scores.iter_mut());
+            for ((packed, scores), cut) in groups.zip(self.cuts) {
                 if cut.touches(columns) {
-                    score::<S, E>(s, packed.as_chunks().0, panel, key_scales, scores, index);
+                    score::<S, E, P>(s, packed.as_chunks().0, panels, scales, scores, first);
                 }
             }
         }
-        let rows = scores.as_flattened_mut().iter_mut().zip(seen);
-        for ((row, mark), values) in rows.zip(states.marks).zip(states.values.chunks_exact_mut(width)) {
-            if row.1.0 < row.1.1 {
-                soften(s, row.0, *row.1, mark, values);
-            }
-        }
+    }
+
+    /// Adds the weighted values of all rows, P panels at a time.
+    #[inline(always)]
+    fn weigh<S: Simd, E: Element, const P: usize>(&mut self, s: S, values: &[E], scales: Option<Scales<'_>>) {
         let mut scaled = [[0.0; PAGE]; GROUP];
-        for (index, panel) in page.values.chunks_exact(PAGE * PANEL).enumerate() {
-            let panel = E::unpack(s, panel, room).as_chunks().0;
-            let scales = value_scales.map(|scales| &scales[index * PANEL / BLOCK]);
-            let groups = scores.iter().zip(states.values.chunks_exact_mut(GROUP * width));
-            for (((weights, values), seen), cut) in groups.zip(seen.chunks(GROUP)).zip(cuts) {
-                let place = (width, index * PANEL);
+        for (index, panels) in values.chunks(P * PAGE * PANEL).enumerate() {
+            let first = index * P * PANEL;
+            let panels = E::unpack(s, panels, self.panels).as_chunks().0;
+            let scales = scales.map(|scales| &scales[first / BLOCK]);
+            let groups = self.scores.iter().zip(self.states.values.chunks_exact_mut(GROUP * self.width));
+            for (((mut weights, values), seen), cut) in groups.zip(self.seen.chunks(GROUP)).zip(self.cuts) {
                 if let Some(scales) = scales {
                     rescale(s, weights.each_ref(), scales, &mut scaled);
-                    weigh(s, &scaled, panel, (seen, cut), values, place);
+                    weights = &scaled;
+                }
+                let place = (self.width, first);
+                // At the end there may be fewer.
+                if panels.len() == P * PAGE {
+                    weigh::<S, P>(s, weights, panels, (seen, cut), values, place);
                 } else {
-                    weigh(s, weights, panel, (seen, cut), values, place);
+                    weigh::<S, 1>(s, weights, panels, (seen, cut), values, place);
                 }
             }
         }
     }
 }
 
-/// Scores of a group with the keys of panel `index`.
+/// Scores of a group with the keys of panels `first..first + P`.
 #[inline(always)]
-fn score<S: Simd, E: Element>(
+fn score<S: Simd, E: Element, const P: usize>(
     s: S,
     packed: &[[f32; GROUP]],
-    keys: &[[f32; PANEL]],
+    panels: [&[[f32; PANEL]]; P],
     scales: Option<Scales<'_>>,
     scores: &mut Weights,
-    index: usize,
+    first: usize,
 ) {
-    let size = if E::SCALED { BLOCK } else { keys.len() };
-    for (block, (packed, keys)) in packed.chunks(size).zip(keys.chunks(size)).enumerate() {
-        let mut sums = [[s.splat(0.0); 2]; GROUP];
-        for (q, key) in packed.iter().zip(keys) {
-            let k = [s.load(key), s.load(&key[LANES..])];
+    let size = if E::SCALED { BLOCK } else { packed.len() };
+    for (block, packed) in packed.chunks(size).enumerate() {
+        let mut sums = [[s.splat(0.0); P]; GROUP];
+        let panels = panels.map(|panel| &panel[block * size..][..packed.len()]);
+        for (d, q) in packed.iter().enumerate() {
+            let k: [S::V; P] = std::array::from_fn(|p| s.load(&panels[p][d]));
             for r in 0..GROUP {
                 let q = s.splat(q[r]);
-                sums[r][0] = s.mul_add(q, k[0], sums[r][0]);
-                sums[r][1] = s.mul_add(q, k[1], sums[r][1]);
+                for p in 0..P {
+                    sums[r][p] = s.mul_add(q, k[p], sums[r][p]);
+                }
             }
         }
-        let scales = if E::SCALED { panel_scales(s, scales, block, index) } else { None };
-        for r in 0..GROUP {
-            settle(s, sums[r], scales, block, &mut scores[r].as_chunks_mut().0[index]);
+        for p in 0..P {
+            let scales = if E::SCALED { panel_scales(s, scales, block, first + p) } else { None };
+            for r in 0..GROUP {
+                settle(s, sums[r][p], scales, block, &mut scores[r].as_chunks_mut().0[first + p]);
+            }
         }
     }
 }
 
-/// Adds a panel's weighted values to columns `first..` of a group's states. Rows see different keys at the ends of
-/// what they see: each takes those alone, so that its order of additions is always by position.
+/// Adds the weighted values of P panels to columns `first..` of a group's states. Rows see different keys at the ends
+/// of what they see: each takes those alone, so that its order of additions is always by position.
 #[inline(always)]
-fn weigh<S: Simd>(
+fn weigh<S: Simd, const P: usize>(
     s: S,
     weights: &Weights,
-    panel: &[[f32; PANEL]],
+    panels: &[[f32; PANEL]],
     (seen, cut): (&[(usize, usize)], &Cut),
     values: &mut [f32],
     (width, first): (usize, usize),
 ) {
+    let panels: [_; P] = std::array::from_fn(|p| &panels[p * PAGE..][..PAGE]);
     if cut.is_even() {
-        return add::<S, GROUP>(s, weights, cut.common, panel, values, width, first);
+        return add::<S, GROUP, P>(s, weights, cut.common, panels, values, width, first);
     }
     for (r, &seen) in seen.iter().enumerate() {
         let (weights, values) = (std::array::from_ref(&weights[r]), &mut values[r * width..]);
-        add::<S, 1>(s, weights, cut.before(seen), panel, values, width, first);
+        add::<S, 1, P>(s, weights, cut.before(seen), panels, values, width, first);
     }
-    add::<S, GROUP>(s, weights, cut.common, panel, values, width, first);
+    add::<S, GROUP, P>(s, weights, cut.common, panels, values, width, first);
     for (r, &seen) in seen.iter().enumerate() {
         let (weights, values) = (std::array::from_ref(&weights[r]), &mut values[r * width..]);
-        add::<S, 1>(s, weights, cut.behind(seen), panel, values, width, first);
+        add::<S, 1, P>(s, weights, cut.behind(seen), panels, values, width, first);
     }
 }
 
-/// values[r][first..] += weights[r][key] * panel[key] for the keys from `start` to `end`, in rising order.
+/// values[r][first..] += weights[r][key] * panels[..][key] for the keys from `start` to `end`, in rising order.
 #[inline(always)]
-fn add<S: Simd, const R: usize>(
+fn add<S: Simd, const R: usize, const P: usize>(
     s: S,
     weights: &[[f32; PAGE]; R],
     (start, end): (usize, usize),
-    panel: &[[f32; PANEL]],
+    panels: [&[[f32; PANEL]]; P],
     values: &mut [f32],
     width: usize,
     first: usize,
@@ -158,22 +194,24 @@ fn add<S: Simd, const R: usize>(
     if start >= end {
         return;
     }
-    let mut sums = [[s.splat(0.0); 2]; R];
+    let mut sums = [[s.splat(0.0); P]; R];
     for r in 0..R {
-        let from = &values[r * width + first..][..PANEL];
-        sums[r] = [s.load(from), s.load(&from[LANES..])];
+        let from = &values[r * width + first..][..P * PANEL];
+        sums[r] = std::array::from_fn(|p| s.load(&from[p * PANEL..]));
     }
-    for (key, value) in (start..end.min(PAGE)).zip(&panel[start..]) {
-        let v = [s.load(value), s.load(&value[LANES..])];
+    for key in start..end.min(PAGE) {
+        let v: [S::V; P] = std::array::from_fn(|p| s.load(&panels[p][key]));
         for r in 0..R {
-            let p = s.splat(weights[r][key]);
-            sums[r][0] = s.mul_add(p, v[0], sums[r][0]);
-            sums[r][1] = s.mul_add(p, v[1], sums[r][1]);
+            let weight = s.splat(weights[r][key]);
+            for p in 0..P {
+                sums[r][p] = s.mul_add(weight, v[p], sums[r][p]);
+            }
         }
     }
     for r in 0..R {
-        let to = &mut values[r * width + first..][..PANEL];
-        s.store(sums[r][0], to);
-        s.store(sums[r][1], &mut to[LANES..]);
+        let to = &mut values[r * width + first..][..P * PANEL];
+        for p in 0..P {
+            s.store(sums[r][p], &mut to[p * PANEL..]);
+        }
     }
 }
