@@ -54,8 +54,10 @@ pub(super) fn soften<S: Simd>(
     [most, sum]: &mut [f32; 2],
     values: &mut [f32],
 ) {
-    scores[..start].fill(f32::NEG_INFINITY);
-    scores[end..].fill(f32::NEG_INFINITY);
+    if end - start < PAGE {
+        scores[..start].fill(f32::NEG_INFINITY);
+        scores[end..].fill(f32::NEG_INFINITY);
+    }
     let mut highest = s.splat(*most);
     for part in scores.as_chunks::<LANES>().0 {
         highest = s.max(s.load(part), highest);

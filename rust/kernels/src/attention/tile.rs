@@ -7,7 +7,7 @@ use super::scratch::LINE;
 use super::state::{Merge, States};
 use super::{Attend, SPAN, narrow, wide};
 use crate::isa::Isa;
-use crate::kv::{PAGE, PANEL};
+use crate::kv::PAGE;
 use crate::simd::dispatch;
 use crate::team::Disjoint;
 
@@ -137,7 +137,7 @@ impl<'a> Plan<'a> {
         if !self.is_wide(tile) {
             return [packed, 0, 0];
         }
-        [packed, wide::PANELS * head_dim.max(PAGE) * PANEL, self.packed_rows(tile) * PAGE]
+        [packed, wide::ROOM, self.packed_rows(tile) * PAGE]
     }
 
     fn packed_rows(&self, tile: &Tile) -> usize {

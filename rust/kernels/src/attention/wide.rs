@@ -6,8 +6,9 @@
 //! for each row:                                                           scores to weights
 //! for each panel of values (it stays in L1), for each group of 6 rows:    6 x 16 weighted values in registers
 //! ```
-//! Two panels at a time with AVX-512: twelve sums, as with AVX2, whose vectors are two registers. So many hide the
-//! latency of fma, and with AVX2 they leave registers for a step's operands.
+//! With AVX-512 all of that is done for four panels at a time: 24 sums. With AVX2, whose vectors are two registers,
+//! it is one panel: twelve registers of sums, enough to hide the latency of fma, leave some for a step's operands.
+//! Keys come [`DEPTH`] elements at a time, else four panels would not stay in L1.
 
 use super::state::{Cut, States, panel_scales, rescale, settle, soften};
 use crate::kv::{BLOCK, Element, PAGE, PANEL, PageView, Panels, Scales};
@@ -16,8 +17,14 @@ use crate::simd::{Kernel, Simd};
 /// Rows of a group.
 pub(super) const GROUP: usize = 6;
 
-/// Most panels that are worked on at a time; those of values have the same scales.
-pub(super) const PANELS: usize = BLOCK / PANEL;
+/// Most panels that are worked on at a time.
+const PANELS: usize = 4;
+
+/// Elements of keys that are worked on at a time: whole blocks.
+const DEPTH: usize = 4 * BLOCK;
+
+/// Floats of room for panels of keys or values.
+pub(super) const ROOM: usize = PANELS * PANEL * if DEPTH > PAGE { DEPTH } else { PAGE };
 
 type Weights = [[f32; PAGE]; GROUP];
 
@@ -30,7 +37,7 @@ pub(super) struct WidePage<'a> {
     pub(super) seen: &'a [(usize, usize)],
     /// `[groups]`: those of its rows.
     pub(super) cuts: &'a [Cut],
-    /// Room for [`PANELS`] panels of keys or values.
+    /// [`ROOM`] floats for panels of keys or values.
     pub(super) panels: &'a mut [f32],
     /// `[groups]`: room for scores.
     pub(super) scores: &'a mut [Weights],
@@ -68,10 +75,10 @@ impl WidePage<'_> {
                 soften(s, scores, seen, mark, values);
             }
         }
-        if S::MANY {
-            self.weigh::<S, E, PANELS>(s, page.values, value_scales);
-        } else {
-            self.weigh::<S, E, 1>(s, page.values, value_scales);
+        match (S::MANY, E::SCALED) {
+            (true, true) => self.weigh::<S, E, PANELS, { PANELS * PANEL / BLOCK }>(s, page.values, value_scales),
+            (true, false) => self.weigh::<S, E, PANELS, 1>(s, page.values, value_scales),
+            (false, _) => self.weigh::<S, E, 1, 1>(s, page.values, value_scales),
         }
     }
 
@@ -85,44 +92,70 @@ impl WidePage<'_> {
             if !self.cuts.iter().any(|cut| cut.touches(columns)) {
                 continue;
             }
-            let panels = E::unpack(s, panels, self.panels).as_chunks().0;
-            let panels = std::array::from_fn(|p| &panels[p * head_dim..][..head_dim]);
-            let groups = self.packed.chunks_exact(head_dim * GROUP).zip(self.scores.iter_mut());
-            for ((packed, scores), cut) in groups.zip(self.cuts) {
-                if cut.touches(columns) {
-                    score::<S, E, P>(s, packed.as_chunks().0, panels, scales, scores, first);
+            for start in (0..head_dim).step_by(DEPTH) {
+                let depth = DEPTH.min(head_dim - start);
+                let mut rest = &mut *self.panels;
+                let panels: [_; P] = std::array::from_fn(|p| {
+                    let (room, others) = std::mem::take(&mut rest).split_at_mut(depth * PANEL);
+                    rest = others;
+                    E::unpack(s, &panels[(p * head_dim + start) * PANEL..][..depth * PANEL], room).as_chunks().0
+                });
+                let groups = self.packed.chunks_exact(head_dim * GROUP).zip(self.scores.iter_mut());
+                for ((packed, scores), cut) in groups.zip(self.cuts) {
+                    if cut.touches(columns) {
+                        let packed = &packed.as_chunks().0[start..][..depth];
+                        score::<S, E, P>(s, packed, panels, scales, scores, (first, start));
+                    }
                 }
             }
         }
     }
 
-    /// Adds the weighted values of all rows, P panels at a time.
+    /// Adds the weighted values of all rows, P panels at a time with W blocks of scales.
     #[inline(always)]
-    fn weigh<S: Simd, E: Element, const P: usize>(&mut self, s: S, values: &[E], scales: Option<Scales<'_>>) {
-        let mut scaled = [[0.0; PAGE]; GROUP];
-        for (index, panels) in values.chunks(P * PAGE * PANEL).enumerate() {
-            let first = index * P * PANEL;
-            let panels = E::unpack(s, panels, self.panels).as_chunks().0;
-            let scales = scales.map(|scales| &scales[first / BLOCK]);
-            let groups = self.scores.iter().zip(self.states.values.chunks_exact_mut(GROUP * self.width));
-            for (((mut weights, values), seen), cut) in groups.zip(self.seen.chunks(GROUP)).zip(self.cuts) {
-                if let Some(scales) = scales {
-                    rescale(s, weights.each_ref(), scales, &mut scaled);
-                    weights = &scaled;
+    fn weigh<S: Simd, E: Element, const P: usize, const W: usize>(
+        &mut self,
+        s: S,
+        values: &[E],
+        scales: Option<Scales<'_>>,
+    ) {
+        let (parts, rest) = values.split_at(values.len() / (P * PAGE * PANEL) * P * PAGE * PANEL);
+        for (index, panels) in parts.chunks_exact(P * PAGE * PANEL).enumerate() {
+            self.weigh_panels::<S, E, P, W>(s, panels, scales, index * P);
+        }
+        for (index, panel) in rest.chunks_exact(PAGE * PANEL).enumerate() {
+            self.weigh_panels::<S, E, 1, 1>(s, panel, scales, parts.len() / (PAGE * PANEL) + index);
+        }
+    }
+
+    /// The same for panels `first..first + P`.
+    #[inline(always)]
+    fn weigh_panels<S: Simd, E: Element, const P: usize, const W: usize>(
+        &mut self,
+        s: S,
+        panels: &[E],
+        scales: Option<Scales<'_>>,
+        first: usize,
+    ) {
+        let mut scaled = [[[0.0; PAGE]; GROUP]; W];
+        let panels = E::unpack(s, panels, self.panels).as_chunks().0;
+        let panels = std::array::from_fn(|p| &panels[p * PAGE..][..PAGE]);
+        let groups = self.scores.iter().zip(self.states.values.chunks_exact_mut(GROUP * self.width));
+        for (((weights, values), seen), cut) in groups.zip(self.seen.chunks(GROUP)).zip(self.cuts) {
+            let mut weights = [weights; W];
+            if let Some(scales) = scales.filter(|_| E::SCALED) {
+                for (scaled, scales) in scaled.iter_mut().zip(&scales[first * PANEL / BLOCK..]) {
+                    rescale(s, weights[0].each_ref(), scales, scaled);
                 }
-                let place = (self.width, first);
-                // At the end there may be fewer.
-                if panels.len() == P * PAGE {
-                    weigh::<S, P>(s, weights, panels, (seen, cut), values, place);
-                } else {
-                    weigh::<S, 1>(s, weights, panels, (seen, cut), values, place);
-                }
+                weights = scaled.each_ref();
             }
+            weigh::<S, P, W>(s, weights, panels, (seen, cut), values, (self.width, first * PANEL));
         }
     }
 }
 
-/// Scores of a group with the keys of panels `first..first + P`.
+/// Scores of a group with elements `start..` of the keys of panels `first..first + P`, added to those of the elements
+/// before.
 #[inline(always)]
 fn score<S: Simd, E: Element, const P: usize>(
     s: S,
@@ -130,11 +163,16 @@ fn score<S: Simd, E: Element, const P: usize>(
     panels: [&[[f32; PANEL]]; P],
     scales: Option<Scales<'_>>,
     scores: &mut Weights,
-    first: usize,
+    (first, start): (usize, usize),
 ) {
-    let size = if E::SCALED { BLOCK } else { packed.len() };
+    let size = if E::SCALED { BLOCK } else { DEPTH };
     for (block, packed) in packed.chunks(size).enumerate() {
         let mut sums = [[s.splat(0.0); P]; GROUP];
+        if !E::SCALED && start > 0 {
+            for r in 0..GROUP {
+                sums[r] = std::array::from_fn(|p| s.load(&scores[r].as_chunks::<PANEL>().0[first + p]));
+            }
+        }
         let panels = panels.map(|panel| &panel[block * size..][..packed.len()]);
         for (d, q) in packed.iter().enumerate() {
             let k: [S::V; P] = std::array::from_fn(|p| s.load(&panels[p][d]));
@@ -145,10 +183,12 @@ fn score<S: Simd, E: Element, const P: usize>(
                 }
             }
         }
-        for p in 0..P {
-            let scales = if E::SCALED { panel_scales(s, scales, block, first + p) } else { None };
-            for r in 0..GROUP {
-                settle(s, sums[r][p], scales, block, &mut scores[r].as_chunks_mut().0[first + p]);
+        let block = start / BLOCK + block;
+        let scales: [_; P] =
+            std::array::from_fn(|p| if E::SCALED { panel_scales(s, scales, block, first + p) } else { None });
+        for r in 0..GROUP {
+            for p in 0..P {
+                settle(s, sums[r][p], scales[p], block, &mut scores[r].as_chunks_mut().0[first + p]);
             }
         }
     }
@@ -157,34 +197,33 @@ fn score<S: Simd, E: Element, const P: usize>(
 /// Adds the weighted values of P panels to columns `first..` of a group's states. Rows see different keys at the ends
 /// of what they see: each takes those alone, so that its order of additions is always by position.
 #[inline(always)]
-fn weigh<S: Simd, const P: usize>(
+fn weigh<S: Simd, const P: usize, const W: usize>(
     s: S,
-    weights: &Weights,
-    panels: &[[f32; PANEL]],
+    weights: [&Weights; W],
+    panels: [&[[f32; PANEL]]; P],
     (seen, cut): (&[(usize, usize)], &Cut),
     values: &mut [f32],
     (width, first): (usize, usize),
 ) {
-    let panels: [_; P] = std::array::from_fn(|p| &panels[p * PAGE..][..PAGE]);
     if cut.is_even() {
-        return add::<S, GROUP, P>(s, weights, cut.common, panels, values, width, first);
+        return add::<S, GROUP, P, W>(s, weights, cut.common, panels, values, width, first);
     }
     for (r, &seen) in seen.iter().enumerate() {
-        let (weights, values) = (std::array::from_ref(&weights[r]), &mut values[r * width..]);
-        add::<S, 1, P>(s, weights, cut.before(seen), panels, values, width, first);
+        let (weights, values) = (weights.map(|weights| std::array::from_ref(&weights[r])), &mut values[r * width..]);
+        add::<S, 1, P, W>(s, weights, cut.before(seen), panels, values, width, first);
     }
-    add::<S, GROUP, P>(s, weights, cut.common, panels, values, width, first);
+    add::<S, GROUP, P, W>(s, weights, cut.common, panels, values, width, first);
     for (r, &seen) in seen.iter().enumerate() {
-        let (weights, values) = (std::array::from_ref(&weights[r]), &mut values[r * width..]);
-        add::<S, 1, P>(s, weights, cut.behind(seen), panels, values, width, first);
+        let (weights, values) = (weights.map(|weights| std::array::from_ref(&weights[r])), &mut values[r * width..]);
+        add::<S, 1, P, W>(s, weights, cut.behind(seen), panels, values, width, first);
     }
 }
 
-/// values[r][first..] += weights[r][key] * panels[..][key] for the keys from `start` to `end`, in rising order.
+/// values[r][first..] += weights[..][r][key] * panels[..][key] for the keys from `start` to `end`, in rising order.
 #[inline(always)]
-fn add<S: Simd, const R: usize, const P: usize>(
+fn add<S: Simd, const R: usize, const P: usize, const W: usize>(
     s: S,
-    weights: &[[f32; PAGE]; R],
+    weights: [&[[f32; PAGE]; R]; W],
     (start, end): (usize, usize),
     panels: [&[[f32; PANEL]]; P],
     values: &mut [f32],
@@ -202,9 +241,9 @@ fn add<S: Simd, const R: usize, const P: usize>(
     for key in start..end.min(PAGE) {
         let v: [S::V; P] = std::array::from_fn(|p| s.load(&panels[p][key]));
         for r in 0..R {
-            let weight = s.splat(weights[r][key]);
+            let weight: [S::V; W] = std::array::from_fn(|w| s.splat(weights[w][r][key]));
             for p in 0..P {
-                sums[r][p] = s.mul_add(weight, v[p], sums[r][p]);
+                sums[r][p] = s.mul_add(weight[p * W / P], v[p], sums[r][p]);
             }
         }
     }
