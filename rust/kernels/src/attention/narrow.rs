@@ -1,6 +1,7 @@
 //! The arithmetic of one page for up to four query rows, straight from the store: for decode and short pieces of a
 //! prompt, where keys and values come from memory and are used a few times.
 
+use std::array::from_ref;
 use std::ops::Range;
 
 use super::state::{Cut, States, panel_scales, rescale, settle, soften};
@@ -83,27 +84,26 @@ impl NarrowPage<'_> {
         let alone = Part { next: &[], ..values };
         if !cut.is_even() {
             for ((sums, scores), &seen) in self.states.values.chunks_exact_mut(self.width).zip(scores).zip(self.seen) {
-                alone.add::<S, 1>(s, [scores], cut.before(seen), [sums]);
+                alone.add::<S, 1>(s, from_ref(scores), cut.before(seen), [sums]);
             }
         }
         let mut rows = self.states.values.chunks_exact_mut(self.width);
         match (rows.next(), rows.next(), rows.next(), rows.next()) {
             (Some(a), Some(b), Some(c), Some(d)) => {
-                let weights = [&scores[0], &scores[1], &scores[2], &scores[3]];
-                values.add::<S, 4>(s, weights, cut.common, [a, b, c, d]);
+                values.add::<S, 4>(s, scores, cut.common, [a, b, c, d]);
             }
             (Some(a), Some(b), c, _) => {
-                values.add::<S, 2>(s, [&scores[0], &scores[1]], cut.common, [a, b]);
+                values.add::<S, 2>(s, &[scores[0], scores[1]], cut.common, [a, b]);
                 if let Some(c) = c {
-                    alone.add::<S, 1>(s, [&scores[2]], cut.common, [c]);
+                    alone.add::<S, 1>(s, from_ref(&scores[2]), cut.common, [c]);
                 }
             }
-            (Some(a), ..) => values.add::<S, 1>(s, [&scores[0]], cut.common, [a]),
+            (Some(a), ..) => values.add::<S, 1>(s, from_ref(&scores[0]), cut.common, [a]),
             _ => {}
         }
         if !cut.is_even() {
             for ((sums, scores), &seen) in self.states.values.chunks_exact_mut(self.width).zip(scores).zip(self.seen) {
-                alone.add::<S, 1>(s, [scores], cut.behind(seen), [sums]);
+                alone.add::<S, 1>(s, from_ref(scores), cut.behind(seen), [sums]);
             }
         }
     }
@@ -125,7 +125,11 @@ impl<'a, E: Element> Part<'a, E> {
     /// P panels of `rows` rows from panel `first` on.
     #[inline(always)]
     fn panels<const P: usize>(self, first: usize, rows: usize) -> [&'a [[E; PANEL]]; P] {
-        std::array::from_fn(|p| &self.elements.as_chunks().0[(first + p) * rows..][..rows])
+        let mut panels = [&[][..]; P];
+        for (p, panel) in panels.iter_mut().enumerate() {
+            *panel = &self.elements.as_chunks().0[(first + p) * rows..][..rows];
+        }
+        panels
     }
 
     /// Asks for row `row` of the next page's panels `first..first + P`.
@@ -144,12 +148,14 @@ impl<'a, E: Element> Part<'a, E> {
         let head_dim = self.elements.len() / PAGE;
         let packed = &packed.as_chunks::<R>().0[..head_dim];
         for first in (0..PAGE / PANEL).step_by(P) {
-            let panels = self.panels::<P>(first, head_dim);
             let size = if E::SCALED { BLOCK } else { head_dim };
             for (block, packed) in packed.chunks(size).enumerate() {
                 let start = block * size;
                 let mut sums = [[s.splat(0.0); P]; R];
-                let panels = panels.map(|panel| &panel[start..][..packed.len()]);
+                let mut panels = self.panels::<P>(first, head_dim);
+                for panel in &mut panels {
+                    *panel = &panel[start..][..packed.len()];
+                }
                 for (d, q) in packed.iter().enumerate() {
                     self.prefetch::<S, P>(s, first, head_dim, start + d);
                     for p in 0..P {
@@ -159,13 +165,11 @@ impl<'a, E: Element> Part<'a, E> {
                         }
                     }
                 }
-                let mut scales = [None; P];
-                if E::SCALED {
-                    scales = std::array::from_fn(|p| panel_scales(s, self.scales, block, first + p));
-                }
-                for r in 0..R {
-                    for p in 0..P {
-                        settle(s, sums[r][p], scales[p], block, &mut scores[r].as_chunks_mut().0[first + p]);
+                for p in 0..P {
+                    let panel = first + p;
+                    let scales = if E::SCALED { panel_scales(s, self.scales, block, panel) } else { None };
+                    for r in 0..R {
+                        settle(s, sums[r][p], scales, block, &mut scores[r].as_chunks_mut().0[panel]);
                     }
                 }
             }
@@ -177,7 +181,7 @@ impl<'a, E: Element> Part<'a, E> {
     fn add<S: Simd, const R: usize>(
         self,
         s: S,
-        weights: [&[f32; PAGE]; R],
+        weights: &[[f32; PAGE]; R],
         seen: (usize, usize),
         mut sums: [&mut [f32]; R],
     ) {
@@ -199,9 +203,9 @@ impl<'a, E: Element> Part<'a, E> {
             let first = block * BLOCK / PANEL;
             let last = panels.min(first + BLOCK / PANEL);
             if S::MANY || R < GROUP {
-                self.add_all::<S, R, 2>(s, scaled.each_ref(), seen, &mut sums, first..last);
+                self.add_all::<S, R, 2>(s, &scaled, seen, &mut sums, first..last);
             } else {
-                self.add_all::<S, R, 1>(s, scaled.each_ref(), seen, &mut sums, first..last);
+                self.add_all::<S, R, 1>(s, &scaled, seen, &mut sums, first..last);
             }
         }
     }
@@ -210,18 +214,18 @@ impl<'a, E: Element> Part<'a, E> {
     fn add_all<S: Simd, const R: usize, const P: usize>(
         self,
         s: S,
-        weights: [&[f32; PAGE]; R],
+        weights: &[[f32; PAGE]; R],
         seen: (usize, usize),
         sums: &mut [&mut [f32]; R],
         panels: Range<usize>,
     ) {
         let mut first = panels.start;
         while first + P <= panels.end {
-            self.add_panels::<S, R, P>(s, &weights, seen, sums, first);
+            self.add_panels::<S, R, P>(s, weights, seen, sums, first);
             first += P;
         }
         for first in first..panels.end {
-            self.add_panels::<S, R, 1>(s, &weights, seen, sums, first);
+            self.add_panels::<S, R, 1>(s, weights, seen, sums, first);
         }
     }
 
@@ -229,7 +233,7 @@ impl<'a, E: Element> Part<'a, E> {
     fn add_panels<S: Simd, const R: usize, const P: usize>(
         self,
         s: S,
-        weights: &[&[f32; PAGE]; R],
+        weights: &[[f32; PAGE]; R],
         (start, end): (usize, usize),
         sums: &mut [&mut [f32]; R],
         first: usize,

@@ -85,7 +85,7 @@ pub(super) fn soften<S: Simd>(
 #[inline(always)]
 pub(super) fn rescale<S: Simd, const R: usize>(
     s: S,
-    weights: [&[f32; PAGE]; R],
+    weights: &[[f32; PAGE]; R],
     scales: &[f16; PAGE],
     to: &mut [[f32; PAGE]; R],
 ) {

@@ -95,16 +95,17 @@ impl WidePage<'_> {
             for start in (0..head_dim).step_by(DEPTH) {
                 let depth = DEPTH.min(head_dim - start);
                 let mut rest = &mut *self.panels;
-                let panels: [_; P] = std::array::from_fn(|p| {
-                    let (room, others) = std::mem::take(&mut rest).split_at_mut(depth * PANEL);
-                    rest = others;
-                    E::unpack(s, &panels[(p * head_dim + start) * PANEL..][..depth * PANEL], room).as_chunks().0
-                });
+                let mut unpacked = [&[][..]; P];
+                for (p, unpacked) in unpacked.iter_mut().enumerate() {
+                    let (room, others) = rest.split_at_mut(depth * PANEL);
+                    let panel = &panels[(p * head_dim + start) * PANEL..][..depth * PANEL];
+                    (*unpacked, rest) = (E::unpack(s, panel, room).as_chunks().0, others);
+                }
                 let groups = self.packed.chunks_exact(head_dim * GROUP).zip(self.scores.iter_mut());
                 for ((packed, scores), cut) in groups.zip(self.cuts) {
                     if cut.touches(columns) {
                         let packed = &packed.as_chunks().0[start..][..depth];
-                        score::<S, E, P>(s, packed, panels, scales, scores, (first, start));
+                        score::<S, E, P>(s, packed, unpacked, scales, scores, (first, start));
                     }
                 }
             }
@@ -139,17 +140,22 @@ impl WidePage<'_> {
     ) {
         let mut scaled = [[[0.0; PAGE]; GROUP]; W];
         let panels = E::unpack(s, panels, self.panels).as_chunks().0;
-        let panels = std::array::from_fn(|p| &panels[p * PAGE..][..PAGE]);
+        let mut parts = [panels; P];
+        for (part, panel) in parts.iter_mut().zip(panels.chunks_exact(PAGE)) {
+            *part = panel;
+        }
         let groups = self.scores.iter().zip(self.states.values.chunks_exact_mut(GROUP * self.width));
         for (((weights, values), seen), cut) in groups.zip(self.seen.chunks(GROUP)).zip(self.cuts) {
             let mut weights = [weights; W];
             if let Some(scales) = scales.filter(|_| E::SCALED) {
                 for (scaled, scales) in scaled.iter_mut().zip(&scales[first * PANEL / BLOCK..]) {
-                    rescale(s, weights[0].each_ref(), scales, scaled);
+                    rescale(s, weights[0], scales, scaled);
                 }
-                weights = scaled.each_ref();
+                for (weights, scaled) in weights.iter_mut().zip(&scaled) {
+                    *weights = scaled;
+                }
             }
-            weigh::<S, P, W>(s, weights, panels, (seen, cut), values, (self.width, first * PANEL));
+            weigh::<S, P, W>(s, weights, parts, (seen, cut), values, (self.width, first * PANEL));
         }
     }
 }
@@ -170,12 +176,20 @@ fn score<S: Simd, E: Element, const P: usize>(
         let mut sums = [[s.splat(0.0); P]; GROUP];
         if !E::SCALED && start > 0 {
             for r in 0..GROUP {
-                sums[r] = std::array::from_fn(|p| s.load(&scores[r].as_chunks::<PANEL>().0[first + p]));
+                for p in 0..P {
+                    sums[r][p] = s.load(&scores[r].as_chunks::<PANEL>().0[first + p]);
+                }
             }
         }
-        let panels = panels.map(|panel| &panel[block * size..][..packed.len()]);
+        let mut panels = panels;
+        for panel in &mut panels {
+            *panel = &panel[block * size..][..packed.len()];
+        }
         for (d, q) in packed.iter().enumerate() {
-            let k: [S::V; P] = std::array::from_fn(|p| s.load(&panels[p][d]));
+            let mut k = [s.splat(0.0); P];
+            for p in 0..P {
+                k[p] = s.load(&panels[p][d]);
+            }
             for r in 0..GROUP {
                 let q = s.splat(q[r]);
                 for p in 0..P {
@@ -184,11 +198,11 @@ fn score<S: Simd, E: Element, const P: usize>(
             }
         }
         let block = start / BLOCK + block;
-        let scales: [_; P] =
-            std::array::from_fn(|p| if E::SCALED { panel_scales(s, scales, block, first + p) } else { None });
-        for r in 0..GROUP {
-            for p in 0..P {
-                settle(s, sums[r][p], scales[p], block, &mut scores[r].as_chunks_mut().0[first + p]);
+        for p in 0..P {
+            let panel = first + p;
+            let scales = if E::SCALED { panel_scales(s, scales, block, panel) } else { None };
+            for r in 0..GROUP {
+                settle(s, sums[r][p], scales, block, &mut scores[r].as_chunks_mut().0[panel]);
             }
         }
     }
@@ -209,14 +223,24 @@ fn weigh<S: Simd, const P: usize, const W: usize>(
         return add::<S, GROUP, P, W>(s, weights, cut.common, panels, values, width, first);
     }
     for (r, &seen) in seen.iter().enumerate() {
-        let (weights, values) = (weights.map(|weights| std::array::from_ref(&weights[r])), &mut values[r * width..]);
-        add::<S, 1, P, W>(s, weights, cut.before(seen), panels, values, width, first);
+        let values = &mut values[r * width..];
+        add::<S, 1, P, W>(s, row(weights, r), cut.before(seen), panels, values, width, first);
     }
     add::<S, GROUP, P, W>(s, weights, cut.common, panels, values, width, first);
     for (r, &seen) in seen.iter().enumerate() {
-        let (weights, values) = (weights.map(|weights| std::array::from_ref(&weights[r])), &mut values[r * width..]);
-        add::<S, 1, P, W>(s, weights, cut.behind(seen), panels, values, width, first);
+        let values = &mut values[r * width..];
+        add::<S, 1, P, W>(s, row(weights, r), cut.behind(seen), panels, values, width, first);
     }
+}
+
+/// Row `r` alone.
+#[inline(always)]
+fn row<const W: usize>(weights: [&Weights; W], r: usize) -> [&[[f32; PAGE]; 1]; W] {
+    let mut alone = [std::array::from_ref(&weights[0][r]); W];
+    for w in 1..W {
+        alone[w] = std::array::from_ref(&weights[w][r]);
+    }
+    alone
 }
 
 /// values[r][first..] += weights[..][r][key] * panels[..][key] for the keys from `start` to `end`, in rising order.
@@ -236,14 +260,19 @@ fn add<S: Simd, const R: usize, const P: usize, const W: usize>(
     let mut sums = [[s.splat(0.0); P]; R];
     for r in 0..R {
         let from = &values[r * width + first..][..P * PANEL];
-        sums[r] = std::array::from_fn(|p| s.load(&from[p * PANEL..]));
+        for p in 0..P {
+            sums[r][p] = s.load(&from[p * PANEL..]);
+        }
     }
     for key in start..end.min(PAGE) {
-        let v: [S::V; P] = std::array::from_fn(|p| s.load(&panels[p][key]));
+        let mut v = [s.splat(0.0); P];
+        for p in 0..P {
+            v[p] = s.load(&panels[p][key]);
+        }
         for r in 0..R {
-            let weight: [S::V; W] = std::array::from_fn(|w| s.splat(weights[w][r][key]));
             for p in 0..P {
-                sums[r][p] = s.mul_add(weight[p * W / P], v[p], sums[r][p]);
+                let weight = s.splat(weights[p * W / P][r][key]);
+                sums[r][p] = s.mul_add(weight, v[p], sums[r][p]);
             }
         }
     }
