@@ -1,6 +1,8 @@
 //! The arithmetic of one page for up to four query rows, straight from the store: for decode and short pieces of a
 //! prompt, where keys and values come from memory and are used a few times.
 
+#![allow(clippy::needless_range_loop, reason = "r and p index several arrays of vectors at a time")]
+
 use std::array::from_ref;
 use std::ops::Range;
 
@@ -190,50 +192,57 @@ impl<'a, E: Element> Part<'a, E> {
         }
         let panels = self.elements.len() / (PAGE * PANEL);
         let Some(scales) = self.scales.filter(|_| E::SCALED) else {
+            let (weights, all) = ([weights], 0..panels);
             return match (S::MANY, R) {
-                (true, 1 | 2) => self.add_all::<S, R, 8>(s, weights, seen, &mut sums, 0..panels),
-                (true, _) | (false, 1) => self.add_all::<S, R, 4>(s, weights, seen, &mut sums, 0..panels),
-                (false, 2) => self.add_all::<S, R, 2>(s, weights, seen, &mut sums, 0..panels),
-                (false, _) => self.add_all::<S, R, 1>(s, weights, seen, &mut sums, 0..panels),
+                (true, 1 | 2) => self.add_all::<S, R, 8, 1>(s, weights, seen, &mut sums, all),
+                (true, _) | (false, 1) => self.add_all::<S, R, 4, 1>(s, weights, seen, &mut sums, all),
+                (false, 2) => self.add_all::<S, R, 2, 1>(s, weights, seen, &mut sums, all),
+                (false, _) => self.add_all::<S, R, 1, 1>(s, weights, seen, &mut sums, all),
             };
         };
-        let mut scaled = [[0.0; PAGE]; R];
-        for (block, scales) in scales.iter().enumerate() {
-            rescale(s, weights, scales, &mut scaled);
-            let first = block * BLOCK / PANEL;
-            let last = panels.min(first + BLOCK / PANEL);
-            if S::MANY || R < GROUP {
-                self.add_all::<S, R, 2>(s, &scaled, seen, &mut sums, first..last);
+        let mut scaled = [[[0.0; PAGE]; R]; 2];
+        let at_once = if S::MANY { 2 } else { 1 };
+        for (index, scales) in scales.chunks(at_once).enumerate() {
+            for (scaled, scales) in scaled.iter_mut().zip(scales) {
+                rescale(s, weights, scales, scaled);
+            }
+            let first = index * at_once * BLOCK / PANEL;
+            let all = first..panels.min(first + at_once * BLOCK / PANEL);
+            if S::MANY {
+                self.add_all::<S, R, 4, 2>(s, [&scaled[0], &scaled[1]], seen, &mut sums, all);
+            } else if R < GROUP {
+                self.add_all::<S, R, 2, 1>(s, [&scaled[0]], seen, &mut sums, all);
             } else {
-                self.add_all::<S, R, 1>(s, &scaled, seen, &mut sums, first..last);
+                self.add_all::<S, R, 1, 1>(s, [&scaled[0]], seen, &mut sums, all);
             }
         }
     }
 
+    /// The same for some panels, P at a time; each W-th part of these P has weights of its own.
     #[inline(always)]
-    fn add_all<S: Simd, const R: usize, const P: usize>(
+    fn add_all<S: Simd, const R: usize, const P: usize, const W: usize>(
         self,
         s: S,
-        weights: &[[f32; PAGE]; R],
+        weights: [&[[f32; PAGE]; R]; W],
         seen: (usize, usize),
         sums: &mut [&mut [f32]; R],
         panels: Range<usize>,
     ) {
         let mut first = panels.start;
         while first + P <= panels.end {
-            self.add_panels::<S, R, P>(s, weights, seen, sums, first);
+            self.add_panels::<S, R, P, W>(s, weights, seen, sums, first);
             first += P;
         }
-        for first in first..panels.end {
-            self.add_panels::<S, R, 1>(s, weights, seen, sums, first);
+        for (p, panel) in (first..panels.end).enumerate() {
+            self.add_panels::<S, R, 1, 1>(s, [weights[p * W / P]], seen, sums, panel);
         }
     }
 
     #[inline(always)]
-    fn add_panels<S: Simd, const R: usize, const P: usize>(
+    fn add_panels<S: Simd, const R: usize, const P: usize, const W: usize>(
         self,
         s: S,
-        weights: &[[f32; PAGE]; R],
+        weights: [&[[f32; PAGE]; R]; W],
         (start, end): (usize, usize),
         sums: &mut [&mut [f32]; R],
         first: usize,
@@ -250,7 +259,7 @@ impl<'a, E: Element> Part<'a, E> {
             for p in 0..P {
                 let v = E::load(s, &panels[p][key]);
                 for r in 0..R {
-                    acc[r][p] = s.mul_add(s.splat(weights[r][key]), v, acc[r][p]);
+                    acc[r][p] = s.mul_add(s.splat(weights[p * W / P][r][key]), v, acc[r][p]);
                 }
             }
         }

@@ -160,10 +160,11 @@ impl<'a> Plan<'a> {
         let mut room = self.room(tile, rest);
         self.pack(tile, room.packed);
         for span in tile.spans.clone() {
+            let spans = (span, tile.spans.end);
             if span == tile.spans.start {
-                self.fold(isa, tile, span, &mut room, total);
+                self.fold(isa, tile, spans, &mut room, total);
             } else {
-                self.fold(isa, tile, span, &mut room, part);
+                self.fold(isa, tile, spans, &mut room, part);
                 self.merge(isa, tile, total, part);
             }
         }

@@ -10,6 +10,8 @@
 //! it is one panel: twelve registers of sums, enough to hide the latency of fma, leave some for a step's operands.
 //! Keys come [`DEPTH`] elements at a time, else four panels would not stay in L1.
 
+#![allow(clippy::needless_range_loop, reason = "r and p index several arrays of vectors at a time")]
+
 use super::state::{Cut, States, panel_scales, rescale, settle, soften};
 use crate::kv::{BLOCK, Element, PAGE, PANEL, PageView, Panels, Scales};
 use crate::simd::{Kernel, Simd};

@@ -1,5 +1,7 @@
 //! AVX2, FMA and F16C: a vector is a pair of registers.
 
+#![allow(clippy::wildcard_imports, reason = "intrinsics: dozens of names that carry their own prefix")]
+
 use std::arch::x86_64::*;
 
 use half::f16;

@@ -1,5 +1,7 @@
 //! AVX-512 F, BW, VL and DQ: a vector is a register, and parts of one are masked.
 
+#![allow(clippy::wildcard_imports, reason = "intrinsics: dozens of names that carry their own prefix")]
+
 use std::arch::x86_64::*;
 
 use half::f16;
