@@ -10,8 +10,8 @@ use super::state::{Cut, States, panel_scales, rescale, settle, soften};
 use crate::kv::{BLOCK, Element, PAGE, PANEL, PageView, Panels, Scales};
 use crate::simd::{Kernel, Simd};
 
-/// Most query rows of one kernel call: four rows by a panel keep eight sums in registers, fewer rows take several
-/// panels at a time to have as many.
+/// Most query rows of one kernel call. With AVX2 four rows by a panel keep eight registers of sums, and fewer rows take
+/// several panels at a time to have as many; with AVX-512 four rows take four panels.
 pub(super) const GROUP: usize = 4;
 
 const CACHE_LINE: usize = 64;

@@ -111,7 +111,8 @@ fn halve(mut lanes: [f32; LANES], join: impl Fn(f32, f32) -> f32) -> f32 {
 pub(crate) trait Kernel {
     type Output;
 
-    /// Must be `#[inline(always)]`, and so must everything hot below it: only then is it compiled for `S`.
+    /// Must be `#[inline(always)]`, and so must everything hot below it: only then is it compiled for `S`. Closures
+    /// cannot be: `array::from_fn` and `map` over vectors have ended as calls of functions of one instruction.
     fn run<S: Simd>(self, simd: S) -> Self::Output;
 }
 
