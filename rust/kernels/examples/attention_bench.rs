@@ -152,29 +152,42 @@ fn measure(team: &Team, isa: Isa, store: &KvStore, case: &Case) -> (f64, usize) 
     (seconds, (first..case.context).map(|row| row + 1 - lowest(row)).sum())
 }
 
-/// GMAC/s that one thread reaches with nothing but fma on registers; the portable level is not that fast.
-fn peak() -> f64 {
-    #[cfg(target_arch = "x86_64")]
-    #[target_feature(enable = "avx2,fma")]
-    fn run(steps: usize) -> f32 {
-        use std::arch::x86_64::{_mm256_cvtss_f32, _mm256_fmadd_ps, _mm256_set1_ps};
-        let (x, y) = (_mm256_set1_ps(0.999), _mm256_set1_ps(1e-3));
-        let mut sums = [_mm256_set1_ps(0.1); 12];
-        for _ in 0..steps {
-            for sum in &mut sums {
-                *sum = _mm256_fmadd_ps(*sum, x, y);
+/// A loop of nothing but fma on twelve registers: two per cycle at a latency of four need eight.
+#[cfg(target_arch = "x86_64")]
+macro_rules! chains {
+    ($name:ident, $features:literal, $splat:ident, $fma:ident, $first:ident) => {
+        #[target_feature(enable = $features)]
+        fn $name(steps: usize) -> f32 {
+            use std::arch::x86_64::{$first, $fma, $splat};
+            let (x, y) = ($splat(0.999), $splat(1e-3));
+            let mut sums = [$splat(0.1); 12];
+            for _ in 0..steps {
+                for sum in &mut sums {
+                    *sum = $fma(*sum, x, y);
+                }
             }
+            sums.iter().map(|&sum| $first(sum)).sum()
         }
-        sums.iter().map(|&sum| _mm256_cvtss_f32(sum)).sum()
-    }
+    };
+}
+
+#[cfg(target_arch = "x86_64")]
+chains!(ymm, "avx2,fma", _mm256_set1_ps, _mm256_fmadd_ps, _mm256_cvtss_f32);
+#[cfg(target_arch = "x86_64")]
+chains!(zmm, "avx512f", _mm512_set1_ps, _mm512_fmadd_ps, _mm512_cvtss_f32);
+
+/// GMAC/s that one thread reaches with nothing but fma on registers; the portable level is not that fast.
+fn peak(isa: Isa) -> f64 {
     #[cfg(target_arch = "x86_64")]
-    if Isa::detect() == Isa::Avx2 {
+    if isa != Isa::Scalar {
         const STEPS: usize = 2_000_000;
+        let lanes = if isa == Isa::Avx2 { 8 } else { 16 };
         let before = cpu_seconds();
-        // SAFETY: the CPU has the instructions.
-        black_box(unsafe { run(black_box(STEPS)) });
-        return (STEPS * 12 * 8) as f64 / (cpu_seconds() - before) / 1e9;
+        // SAFETY: the CPU has the instructions of `isa`.
+        black_box(unsafe { if lanes == 8 { ymm(black_box(STEPS)) } else { zmm(black_box(STEPS)) } });
+        return (12 * lanes * STEPS) as f64 / (cpu_seconds() - before) / 1e9;
     }
+    let _ = isa;
     f64::NAN
 }
 
@@ -252,9 +265,9 @@ fn main() {
     for (name, dtype) in dtypes {
         let store = filled(dtype, CASES.iter().map(|case| case.context).max().unwrap_or(PAGE));
         for case in CASES.iter().filter(|case| rows.is_empty() || rows.contains(&case.rows.to_string())) {
-            let before = peak();
+            let before = peak(isa);
             let (seconds, pairs) = measure(&team, isa, &store, case);
-            let peak = f64::midpoint(before, peak());
+            let peak = f64::midpoint(before, peak(isa));
             let rate = (pairs * HEADS * HEAD_DIM * 2) as f64 / seconds / 1e9;
             let Case { rows, context, window } = case;
             print!("{name:>4} rows {rows:>4} context {context:>5} window {window:>3}: {rate:5.1} GMAC/s");

@@ -34,8 +34,10 @@ impl Plan<'_> {
         }
     }
 
-    /// The states of a tile over the keys of one span.
-    pub(super) fn fold(&self, isa: Isa, tile: &Tile, span: usize, room: &mut Room<'_>, state: &mut [f32]) {
+    /// The states of a tile over the keys of one span. Where few rows wait for memory, pages up to the end of span
+    /// `last` are fetched ahead: those that this thread folds next.
+    pub(super) fn fold(&self, isa: Isa, tile: &Tile, spans: (usize, usize), room: &mut Room<'_>, state: &mut [f32]) {
+        let (span, last) = spans;
         let mut states = self.states(tile, state);
         states.clear();
         let first = (span * PAGES_PER_SPAN).max(tile.seen.start / PAGE);
@@ -43,7 +45,8 @@ impl Plan<'_> {
         if self.is_wide(tile) {
             self.fold_wide(isa, tile, first..end, room, &mut states);
         } else {
-            self.fold_narrow(isa, tile, first..end, room.packed, &mut states);
+            let ahead = ((last + 1) * PAGES_PER_SPAN).min(tile.seen.end.div_ceil(PAGE));
+            self.fold_narrow(isa, tile, (first..end, ahead), room.packed, &mut states);
         }
     }
 
@@ -65,7 +68,7 @@ impl Plan<'_> {
                 packed: room.packed,
                 seen: &seen,
                 cuts: &cuts,
-                panel: room.panel,
+                panels: room.panels,
                 scores: room.scores.as_chunks_mut().0.as_chunks_mut().0,
                 width: self.width,
                 states: states.reborrow(),
@@ -74,13 +77,20 @@ impl Plan<'_> {
         }
     }
 
-    fn fold_narrow(&self, isa: Isa, tile: &Tile, pages: Range<usize>, packed: &[f32], states: &mut States<'_>) {
+    fn fold_narrow(
+        &self,
+        isa: Isa,
+        tile: &Tile,
+        (pages, ahead): (Range<usize>, usize),
+        packed: &[f32],
+        states: &mut States<'_>,
+    ) {
         let (store, layer) = (self.inputs.store, self.inputs.layer);
         let rows = tile.tokens.len() * self.share;
         for index in pages {
             let page = store.view(self.page(tile, index), layer, tile.kv_head);
             let mut next: &[u8] = &[];
-            if (index + 1) * PAGE < tile.seen.end {
+            if index + 1 < ahead {
                 next = store.bytes(self.page(tile, index + 1), layer, tile.kv_head);
             }
             let mut states = states.reborrow();

@@ -6,7 +6,7 @@
 //! * Keys come in blocks of one page (64 absolute positions). Within a span of [`SPAN`] absolute positions a block
 //!   is folded in by online softmax: the new maximum m' over the block's visible keys and the old one; the sum and
 //!   the weighted values so far are multiplied by exp(m - m'); then key after key p * v is added by fma; the sum
-//!   adds key i to partial sum i mod 8, which are then added as in `Simd::sum`. With int8 values p is first
+//!   adds key i to partial sum i mod 16, which are then added as in `Simd::sum`. With int8 values p is first
 //!   multiplied by the scale of v's block.
 //! * Spans start anew and are merged in rising order: with m' the larger maximum, each side is multiplied by
 //!   exp(its m - m') and both are added (fma on the later one).
@@ -46,6 +46,9 @@ const PAGES_PER_SPAN: usize = SPAN / PAGE;
 
 /// Tiles are split into spans when one of them is more than a member's share of all spans divided by this.
 const FEW_ITEMS: usize = 4;
+
+/// Pieces of spans per member, where there are enough: more would end more evenly, but start at pages not yet fetched.
+const SHARES: usize = 8;
 
 /// Most floats that partial results of split tiles may take (16 MiB).
 const MOST_PARTIAL: usize = 4 << 20;
@@ -166,21 +169,25 @@ fn run_spans(team: &Team, isa: Isa, plan: &Plan<'_>, tiles: &[Tile], out: &Disjo
         start..start + size
     };
     let room = tiles.iter().map(|tile| plan.scratch_floats(tile)).max().unwrap_or(0);
+    // Neighbouring spans together: the first page of one is fetched during the last of the one before.
+    let grain = (items.len() / (SHARES * team.threads())).max(1);
     with_shared(floats, |partial| {
         let partial = Disjoint::new(partial);
         team.run(|worker| {
             with_scratch(room, |scratch| {
                 let mut packed = None;
-                worker.share(0, items.len(), 1, |range| {
+                worker.share(0, items.len(), grain, |range| {
+                    let last = items[range.end - 1];
                     for &(index, span) in &items[range] {
                         let tile = &tiles[index];
+                        let last = if last.0 == index { last.1 } else { tile.spans.end };
                         let mut room = plan.room(tile, scratch);
                         if packed.replace(index) != Some(index) {
                             plan.pack(tile, room.packed);
                         }
                         // SAFETY: every (tile, span) has its own place and is handed out once.
                         let state = unsafe { partial.range(place(index, span)) };
-                        plan.fold(isa, tile, span, &mut room, state);
+                        plan.fold(isa, tile, (span, last), &mut room, state);
                     }
                 });
             });

@@ -1,14 +1,17 @@
 //! The arithmetic of one page for up to four query rows, straight from the store: for decode and short pieces of a
 //! prompt, where keys and values come from memory and are used a few times.
 
+#![allow(clippy::needless_range_loop, reason = "r and p index several arrays of vectors at a time")]
+
+use std::array::from_ref;
 use std::ops::Range;
 
 use super::state::{Cut, States, panel_scales, rescale, settle, soften};
 use crate::kv::{BLOCK, Element, PAGE, PANEL, PageView, Panels, Scales};
-use crate::simd::{Kernel, LANES, Simd};
+use crate::simd::{Kernel, Simd};
 
-/// Most query rows of one kernel call: four rows by a panel keep eight sums in registers, fewer rows take several
-/// panels at a time to have as many.
+/// Most query rows of one kernel call. With AVX2 four rows by a panel keep eight registers of sums, and fewer rows take
+/// several panels at a time to have as many; with AVX-512 four rows take four panels.
 pub(super) const GROUP: usize = 4;
 
 const CACHE_LINE: usize = 64;
@@ -61,7 +64,9 @@ impl NarrowPage<'_> {
         let values = Part { elements: page.values, scales: value_scales, next: next_values };
         match lanes(self.seen.len()) {
             1 => keys.score::<S, 1, 4>(s, self.packed, &mut scores),
+            2 if S::MANY => keys.score::<S, 2, 4>(s, self.packed, &mut scores),
             2 => keys.score::<S, 2, 2>(s, self.packed, &mut scores),
+            _ if S::MANY => keys.score::<S, 4, 4>(s, self.packed, &mut scores),
             _ => keys.score::<S, 4, 1>(s, self.packed, &mut scores),
         }
         let rows = self.states.marks.iter_mut().zip(self.states.values.chunks_exact_mut(self.width));
@@ -81,27 +86,26 @@ impl NarrowPage<'_> {
         let alone = Part { next: &[], ..values };
         if !cut.is_even() {
             for ((sums, scores), &seen) in self.states.values.chunks_exact_mut(self.width).zip(scores).zip(self.seen) {
-                alone.add::<S, 1, 4>(s, [scores], cut.before(seen), [sums]);
+                alone.add::<S, 1>(s, from_ref(scores), cut.before(seen), [sums]);
             }
         }
         let mut rows = self.states.values.chunks_exact_mut(self.width);
         match (rows.next(), rows.next(), rows.next(), rows.next()) {
             (Some(a), Some(b), Some(c), Some(d)) => {
-                let weights = [&scores[0], &scores[1], &scores[2], &scores[3]];
-                values.add::<S, 4, 1>(s, weights, cut.common, [a, b, c, d]);
+                values.add::<S, 4>(s, scores, cut.common, [a, b, c, d]);
             }
             (Some(a), Some(b), c, _) => {
-                values.add::<S, 2, 2>(s, [&scores[0], &scores[1]], cut.common, [a, b]);
+                values.add::<S, 2>(s, &[scores[0], scores[1]], cut.common, [a, b]);
                 if let Some(c) = c {
-                    alone.add::<S, 1, 4>(s, [&scores[2]], cut.common, [c]);
+                    alone.add::<S, 1>(s, from_ref(&scores[2]), cut.common, [c]);
                 }
             }
-            (Some(a), ..) => values.add::<S, 1, 4>(s, [&scores[0]], cut.common, [a]),
+            (Some(a), ..) => values.add::<S, 1>(s, from_ref(&scores[0]), cut.common, [a]),
             _ => {}
         }
         if !cut.is_even() {
             for ((sums, scores), &seen) in self.states.values.chunks_exact_mut(self.width).zip(scores).zip(self.seen) {
-                alone.add::<S, 1, 4>(s, [scores], cut.behind(seen), [sums]);
+                alone.add::<S, 1>(s, from_ref(scores), cut.behind(seen), [sums]);
             }
         }
     }
@@ -123,7 +127,11 @@ impl<'a, E: Element> Part<'a, E> {
     /// P panels of `rows` rows from panel `first` on.
     #[inline(always)]
     fn panels<const P: usize>(self, first: usize, rows: usize) -> [&'a [[E; PANEL]]; P] {
-        std::array::from_fn(|p| &self.elements.as_chunks().0[(first + p) * rows..][..rows])
+        let mut panels = [&[][..]; P];
+        for (p, panel) in panels.iter_mut().enumerate() {
+            *panel = &self.elements.as_chunks().0[(first + p) * rows..][..rows];
+        }
+        panels
     }
 
     /// Asks for row `row` of the next page's panels `first..first + P`.
@@ -142,42 +150,40 @@ impl<'a, E: Element> Part<'a, E> {
         let head_dim = self.elements.len() / PAGE;
         let packed = &packed.as_chunks::<R>().0[..head_dim];
         for first in (0..PAGE / PANEL).step_by(P) {
-            let panels = self.panels::<P>(first, head_dim);
             let size = if E::SCALED { BLOCK } else { head_dim };
             for (block, packed) in packed.chunks(size).enumerate() {
                 let start = block * size;
-                let mut sums = [[[s.splat(0.0); 2]; P]; R];
-                let panels = panels.map(|panel| &panel[start..][..packed.len()]);
+                let mut sums = [[s.splat(0.0); P]; R];
+                let mut panels = self.panels::<P>(first, head_dim);
+                for panel in &mut panels {
+                    *panel = &panel[start..][..packed.len()];
+                }
                 for (d, q) in packed.iter().enumerate() {
                     self.prefetch::<S, P>(s, first, head_dim, start + d);
                     for p in 0..P {
-                        let k = [E::load(s, &panels[p][d]), E::load(s, &panels[p][d][LANES..])];
+                        let k = E::load(s, &panels[p][d]);
                         for r in 0..R {
-                            let q = s.splat(q[r]);
-                            sums[r][p][0] = s.mul_add(q, k[0], sums[r][p][0]);
-                            sums[r][p][1] = s.mul_add(q, k[1], sums[r][p][1]);
+                            sums[r][p] = s.mul_add(s.splat(q[r]), k, sums[r][p]);
                         }
                     }
                 }
-                let mut scales = [None; P];
-                if E::SCALED {
-                    scales = std::array::from_fn(|p| panel_scales(s, self.scales, block, first + p));
-                }
-                for r in 0..R {
-                    for p in 0..P {
-                        settle(s, sums[r][p], scales[p], block, &mut scores[r].as_chunks_mut().0[first + p]);
+                for p in 0..P {
+                    let panel = first + p;
+                    let scales = if E::SCALED { panel_scales(s, self.scales, block, panel) } else { None };
+                    for r in 0..R {
+                        settle(s, sums[r][p], scales, block, &mut scores[r].as_chunks_mut().0[panel]);
                     }
                 }
             }
         }
     }
 
-    /// sums[r] += weights[r][key] * value of the key, for the keys from `start` to `end`; P panels at a time.
+    /// sums[r] += weights[r][key] * value of the key, for the keys from `start` to `end`.
     #[inline(always)]
-    fn add<S: Simd, const R: usize, const P: usize>(
+    fn add<S: Simd, const R: usize>(
         self,
         s: S,
-        weights: [&[f32; PAGE]; R],
+        weights: &[[f32; PAGE]; R],
         seen: (usize, usize),
         mut sums: [&mut [f32]; R],
     ) {
@@ -186,73 +192,80 @@ impl<'a, E: Element> Part<'a, E> {
         }
         let panels = self.elements.len() / (PAGE * PANEL);
         let Some(scales) = self.scales.filter(|_| E::SCALED) else {
-            return self.add_all::<S, R, P>(s, weights, seen, &mut sums, 0..panels);
+            let (weights, all) = ([weights], 0..panels);
+            return match (S::MANY, R) {
+                (true, 1 | 2) => self.add_all::<S, R, 8, 1>(s, weights, seen, &mut sums, all),
+                (true, _) | (false, 1) => self.add_all::<S, R, 4, 1>(s, weights, seen, &mut sums, all),
+                (false, 2) => self.add_all::<S, R, 2, 1>(s, weights, seen, &mut sums, all),
+                (false, _) => self.add_all::<S, R, 1, 1>(s, weights, seen, &mut sums, all),
+            };
         };
-        let mut scaled = [[0.0; PAGE]; R];
-        for (block, scales) in scales.iter().enumerate() {
-            rescale(s, weights, scales, &mut scaled);
-            let first = block * BLOCK / PANEL;
-            let last = panels.min(first + BLOCK / PANEL);
-            if R < GROUP {
-                self.add_all::<S, R, 2>(s, scaled.each_ref(), seen, &mut sums, first..last);
+        let mut scaled = [[[0.0; PAGE]; R]; 2];
+        let at_once = if S::MANY { 2 } else { 1 };
+        for (index, scales) in scales.chunks(at_once).enumerate() {
+            for (scaled, scales) in scaled.iter_mut().zip(scales) {
+                rescale(s, weights, scales, scaled);
+            }
+            let first = index * at_once * BLOCK / PANEL;
+            let all = first..panels.min(first + at_once * BLOCK / PANEL);
+            if S::MANY {
+                self.add_all::<S, R, 4, 2>(s, [&scaled[0], &scaled[1]], seen, &mut sums, all);
+            } else if R < GROUP {
+                self.add_all::<S, R, 2, 1>(s, [&scaled[0]], seen, &mut sums, all);
             } else {
-                self.add_all::<S, R, 1>(s, scaled.each_ref(), seen, &mut sums, first..last);
+                self.add_all::<S, R, 1, 1>(s, [&scaled[0]], seen, &mut sums, all);
             }
         }
     }
 
+    /// The same for some panels, P at a time; each W-th part of these P has weights of its own.
     #[inline(always)]
-    fn add_all<S: Simd, const R: usize, const P: usize>(
+    fn add_all<S: Simd, const R: usize, const P: usize, const W: usize>(
         self,
         s: S,
-        weights: [&[f32; PAGE]; R],
+        weights: [&[[f32; PAGE]; R]; W],
         seen: (usize, usize),
         sums: &mut [&mut [f32]; R],
         panels: Range<usize>,
     ) {
         let mut first = panels.start;
         while first + P <= panels.end {
-            self.add_panels::<S, R, P>(s, &weights, seen, sums, first);
+            self.add_panels::<S, R, P, W>(s, weights, seen, sums, first);
             first += P;
         }
-        for first in first..panels.end {
-            self.add_panels::<S, R, 1>(s, &weights, seen, sums, first);
+        for (p, panel) in (first..panels.end).enumerate() {
+            self.add_panels::<S, R, 1, 1>(s, [weights[p * W / P]], seen, sums, panel);
         }
     }
 
     #[inline(always)]
-    fn add_panels<S: Simd, const R: usize, const P: usize>(
+    fn add_panels<S: Simd, const R: usize, const P: usize, const W: usize>(
         self,
         s: S,
-        weights: &[&[f32; PAGE]; R],
+        weights: [&[[f32; PAGE]; R]; W],
         (start, end): (usize, usize),
         sums: &mut [&mut [f32]; R],
         first: usize,
     ) {
         let panels = self.panels::<P>(first, PAGE);
-        let mut acc = [[[s.splat(0.0); 2]; P]; R];
+        let mut acc = [[s.splat(0.0); P]; R];
         for r in 0..R {
             for p in 0..P {
-                let from = &sums[r][(first + p) * PANEL..][..PANEL];
-                acc[r][p] = [s.load(from), s.load(&from[LANES..])];
+                acc[r][p] = s.load(&sums[r][(first + p) * PANEL..]);
             }
         }
         for key in start..end.min(PAGE) {
             self.prefetch::<S, P>(s, first, PAGE, key);
             for p in 0..P {
-                let v = [E::load(s, &panels[p][key]), E::load(s, &panels[p][key][LANES..])];
+                let v = E::load(s, &panels[p][key]);
                 for r in 0..R {
-                    let weight = s.splat(weights[r][key]);
-                    acc[r][p][0] = s.mul_add(weight, v[0], acc[r][p][0]);
-                    acc[r][p][1] = s.mul_add(weight, v[1], acc[r][p][1]);
+                    acc[r][p] = s.mul_add(s.splat(weights[p * W / P][r][key]), v, acc[r][p]);
                 }
             }
         }
         for r in 0..R {
             for p in 0..P {
-                let to = &mut sums[r][(first + p) * PANEL..][..PANEL];
-                s.store(acc[r][p][0], to);
-                s.store(acc[r][p][1], &mut to[LANES..]);
+                s.store(acc[r][p], &mut sums[r][(first + p) * PANEL..]);
             }
         }
     }

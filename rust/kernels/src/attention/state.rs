@@ -54,8 +54,10 @@ pub(super) fn soften<S: Simd>(
     [most, sum]: &mut [f32; 2],
     values: &mut [f32],
 ) {
-    scores[..start].fill(f32::NEG_INFINITY);
-    scores[end..].fill(f32::NEG_INFINITY);
+    if end - start < PAGE {
+        scores[..start].fill(f32::NEG_INFINITY);
+        scores[end..].fill(f32::NEG_INFINITY);
+    }
     let mut highest = s.splat(*most);
     for part in scores.as_chunks::<LANES>().0 {
         highest = s.max(s.load(part), highest);
@@ -83,7 +85,7 @@ pub(super) fn soften<S: Simd>(
 #[inline(always)]
 pub(super) fn rescale<S: Simd, const R: usize>(
     s: S,
-    weights: [&[f32; PAGE]; R],
+    weights: &[[f32; PAGE]; R],
     scales: &[f16; PAGE],
     to: &mut [[f32; PAGE]; R],
 ) {
@@ -98,26 +100,17 @@ pub(super) fn rescale<S: Simd, const R: usize>(
 
 /// The scales of block `block` of the keys of panel `panel`; None where there are none.
 #[inline(always)]
-pub(super) fn panel_scales<S: Simd>(s: S, scales: Option<Scales<'_>>, block: usize, panel: usize) -> Option<[S::V; 2]> {
-    let scales = &scales?[block].as_chunks::<PANEL>().0[panel];
-    Some([s.load_f16(scales), s.load_f16(&scales[LANES..])])
+pub(super) fn panel_scales<S: Simd>(s: S, scales: Option<Scales<'_>>, block: usize, panel: usize) -> Option<S::V> {
+    Some(s.load_f16(&scales?[block].as_chunks::<PANEL>().0[panel]))
 }
 
 /// Writes sums over block `block` of the queries to the scores of a panel: with scales added to what is there from
 /// earlier blocks, each sum times its key's scale.
 #[inline(always)]
-pub(super) fn settle<S: Simd>(s: S, sums: [S::V; 2], scales: Option<[S::V; 2]>, block: usize, to: &mut [f32; PANEL]) {
-    let [low, high] = to.as_chunks_mut::<LANES>().0 else { unreachable!("a panel is two vectors") };
-    let Some(scales) = scales else {
-        s.store(sums[0], low);
-        return s.store(sums[1], high);
-    };
-    let mut before = [s.splat(0.0); 2];
-    if block > 0 {
-        before = [s.load(low), s.load(high)];
-    }
-    s.store(s.mul_add(scales[0], sums[0], before[0]), low);
-    s.store(s.mul_add(scales[1], sums[1], before[1]), high);
+pub(super) fn settle<S: Simd>(s: S, sums: S::V, scales: Option<S::V>, block: usize, to: &mut [f32; PANEL]) {
+    let Some(scales) = scales else { return s.store(sums, to) };
+    let before = if block > 0 { s.load(to) } else { s.splat(0.0) };
+    s.store(s.mul_add(scales, sums, before), to);
 }
 
 /// The keys of a page that some rows see, cut into those that all of them see and what each sees besides.

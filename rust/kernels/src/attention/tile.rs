@@ -7,7 +7,7 @@ use super::scratch::LINE;
 use super::state::{Merge, States};
 use super::{Attend, SPAN, narrow, wide};
 use crate::isa::Isa;
-use crate::kv::{PAGE, PANEL};
+use crate::kv::PAGE;
 use crate::simd::dispatch;
 use crate::team::Disjoint;
 
@@ -43,8 +43,8 @@ pub(super) struct Plan<'a> {
 pub(super) struct Room<'a> {
     /// Queries, in groups of rows; each `[head_dim][rows of the group]`.
     pub(super) packed: &'a mut [f32],
-    /// A panel of keys or values, and scores; empty where pages are used as they are.
-    pub(super) panel: &'a mut [f32],
+    /// Panels of keys or values, and scores; empty where pages are used as they are.
+    pub(super) panels: &'a mut [f32],
     pub(super) scores: &'a mut [f32],
 }
 
@@ -130,14 +130,14 @@ impl<'a> Plan<'a> {
         2 * self.state_floats(tile) + self.room_floats(tile).iter().sum::<usize>()
     }
 
-    /// Packed queries, a panel, scores.
+    /// Packed queries, panels, scores.
     fn room_floats(&self, tile: &Tile) -> [usize; 3] {
         let head_dim = self.inputs.store.head_dim();
         let packed = (self.packed_rows(tile) * head_dim).next_multiple_of(LINE);
         if !self.is_wide(tile) {
             return [packed, 0, 0];
         }
-        [packed, head_dim.max(PAGE) * PANEL, self.packed_rows(tile) * PAGE]
+        [packed, wide::ROOM, self.packed_rows(tile) * PAGE]
     }
 
     fn packed_rows(&self, tile: &Tile) -> usize {
@@ -145,12 +145,12 @@ impl<'a> Plan<'a> {
     }
 
     pub(super) fn room<'s>(&self, tile: &Tile, scratch: &'s mut [f32]) -> Room<'s> {
-        let [packed, panel, scores] = self.room_floats(tile);
+        let [packed, panels, scores] = self.room_floats(tile);
         let (packed, rest) = scratch.split_at_mut(packed);
-        let (panel, rest) = rest.split_at_mut(panel);
+        let (panels, rest) = rest.split_at_mut(panels);
         // What rounds it up to whole lines holds groups of its own when heads are tiny.
         let used = self.packed_rows(tile) * self.inputs.store.head_dim();
-        Room { packed: &mut packed[..used], panel, scores: &mut rest[..scores] }
+        Room { packed: &mut packed[..used], panels, scores: &mut rest[..scores] }
     }
 
     /// All spans of a tile, merged: its state, inside `scratch`.
@@ -160,10 +160,11 @@ impl<'a> Plan<'a> {
         let mut room = self.room(tile, rest);
         self.pack(tile, room.packed);
         for span in tile.spans.clone() {
+            let spans = (span, tile.spans.end);
             if span == tile.spans.start {
-                self.fold(isa, tile, span, &mut room, total);
+                self.fold(isa, tile, spans, &mut room, total);
             } else {
-                self.fold(isa, tile, span, &mut room, part);
+                self.fold(isa, tile, spans, &mut room, part);
                 self.merge(isa, tile, total, part);
             }
         }

@@ -16,14 +16,16 @@ use std::collections::TryReserveError;
 use half::f16;
 use thiserror::Error;
 
+use crate::simd::LANES;
+
 pub(crate) use view::{Element, PageView, Panels, Scales};
 pub use writer::KvWriter;
 
 /// Positions per page.
 pub const PAGE: usize = 64;
 
-/// Columns of a panel: two vectors, one cache line of f32.
-pub(crate) const PANEL: usize = 16;
+/// Columns of a panel: a vector, one cache line of f32.
+pub(crate) const PANEL: usize = LANES;
 
 /// Neighbouring elements of a key or value with one scale. One for all 256 of a head would do less well: on the 270m
 /// it more than doubles the error, because a few elements of every key are much larger than the others.

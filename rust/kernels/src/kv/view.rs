@@ -5,7 +5,7 @@
 use half::f16;
 
 use super::{BLOCK, KvStore, KvType, PAGE, PANEL};
-use crate::simd::{LANES, Simd};
+use crate::simd::Simd;
 
 /// Keys `[PAGE / PANEL][head_dim][PANEL]` and values `[value_width / PANEL][PAGE][PANEL]`.
 #[derive(Clone, Copy)]
@@ -32,7 +32,7 @@ pub(crate) trait Element: Copy {
     /// Whether blocks have scales.
     const SCALED: bool = false;
 
-    /// Eight elements.
+    /// Sixteen elements.
     fn load<S: Simd>(s: S, from: &[Self]) -> S::V;
 
     /// `from` as f32, in `room` (that has room for it) unless it is that already.
@@ -41,7 +41,6 @@ pub(crate) trait Element: Copy {
         let room = &mut room[..from.len()];
         for (from, to) in from.as_chunks::<PANEL>().0.iter().zip(room.as_chunks_mut::<PANEL>().0) {
             s.store(Self::load(s, from), to);
-            s.store(Self::load(s, &from[LANES..]), &mut to[LANES..]);
         }
         room
     }

@@ -30,17 +30,14 @@ struct LayerNorm<'a> {
 /// x is `outside`.
 #[inline(always)]
 fn total<S: Simd>(s: S, x: &[f32], outside: f32, term: impl Fn(S::V, S::V) -> S::V) -> f64 {
-    let (mut low, mut high) = (s.splat(0.0), s.splat(0.0));
-    let mut pairs = x.chunks_exact(2 * LANES);
-    for pair in &mut pairs {
-        low = term(s.load(pair), low);
-        high = term(s.load(&pair[LANES..]), high);
+    let mut sum = s.splat(0.0);
+    let mut parts = x.chunks_exact(LANES);
+    for part in &mut parts {
+        sum = term(s.load(part), sum);
     }
-    let mut rest = [outside; 2 * LANES];
-    rest[..pairs.remainder().len()].copy_from_slice(pairs.remainder());
-    low = term(s.load(&rest), low);
-    high = term(s.load(&rest[LANES..]), high);
-    f64::from(s.sum(s.add(low, high)))
+    let mut rest = [outside; LANES];
+    rest[..parts.remainder().len()].copy_from_slice(parts.remainder());
+    f64::from(s.sum(term(s.load(&rest), sum)))
 }
 
 impl Kernel for LayerNorm<'_> {

@@ -1,7 +1,7 @@
 //! `LayerNorm` (in `layer.rs`) and `RMSNorm`: x / sqrt(mean(x^2) + eps) * weight.
 //!
-//! Order: element i is squared into partial sum i mod 16 by one fused multiply-add; sums i and i + 8 are added,
-//! then lanes i and i + 4, i and i + 2, and the last two. Mean and root are taken in f64 and rounded once. An
+//! Order: element i is squared into partial sum i mod 16 by one fused multiply-add; these are added as in
+//! `Simd::sum`. Mean and root are taken in f64 and rounded once. An
 //! element is (x * scale) * weight, in this order; `add_norm` fuses the last product with the addition.
 
 #![allow(clippy::inline_always, reason = "only what is inlined into `dispatch` is compiled for its instruction set")]
@@ -68,18 +68,12 @@ struct AddNorm<'a> {
 
 #[inline(always)]
 fn scale<S: Simd>(s: S, x: &[f32], eps: f32) -> S::V {
-    let (mut low, mut high) = (s.splat(0.0), s.splat(0.0));
-    let mut pairs = x.chunks_exact(2 * LANES);
-    for pair in &mut pairs {
-        let (a, b) = (s.load(pair), s.load(&pair[LANES..]));
-        low = s.mul_add(a, a, low);
-        high = s.mul_add(b, b, high);
+    let mut sum = s.splat(0.0);
+    for part in x.chunks(LANES) {
+        let part = s.load_part(part);
+        sum = s.mul_add(part, part, sum);
     }
-    let (first, second) = pairs.remainder().split_at(pairs.remainder().len().min(LANES));
-    let (a, b) = (s.load_part(first), s.load_part(second));
-    low = s.mul_add(a, a, low);
-    high = s.mul_add(b, b, high);
-    let mean = f64::from(s.sum(s.add(low, high))) / x.len().max(1) as f64;
+    let mean = f64::from(s.sum(sum)) / x.len().max(1) as f64;
     s.splat((1.0 / (mean + f64::from(eps)).sqrt()) as f32)
 }
 

@@ -1,7 +1,7 @@
 //! log(sum(exp(x))) of a row.
 //!
-//! Order: exponentials of x - max in f32; within a block of 128, element i joins partial sum i mod 16 (8 each);
-//! sums i and i + 8 are added, then lanes as in [`Simd::sum`]; blocks are added up in f64.
+//! Order: exponentials of x - max in f32; within a block of 128, element i joins partial sum i mod 16;
+//! these are added as in [`Simd::sum`]; blocks are added up in f64.
 
 use crate::isa::Isa;
 use crate::simd::{Kernel, LANES, Simd, dispatch, exp};
@@ -56,12 +56,11 @@ impl Kernel for SumExp<'_> {
         let mut tail = [f32::NEG_INFINITY; BLOCK];
         tail[..blocks.remainder().len()].copy_from_slice(blocks.remainder());
         for block in blocks.chain(std::iter::once(&tail[..])) {
-            let (mut low, mut high) = (s.splat(0.0), s.splat(0.0));
-            for pair in block.chunks_exact(2 * LANES) {
-                low = s.add(low, exp(s, s.sub(s.load(pair), most)));
-                high = s.add(high, exp(s, s.sub(s.load(&pair[LANES..]), most)));
+            let mut sum = s.splat(0.0);
+            for part in block.chunks_exact(LANES) {
+                sum = s.add(sum, exp(s, s.sub(s.load(part), most)));
             }
-            total += f64::from(s.sum(s.add(low, high)));
+            total += f64::from(s.sum(sum));
         }
         total
     }

@@ -8,7 +8,7 @@ use crate::isa::Isa;
 use crate::simd::{Kernel, LANES, Simd, dispatch};
 
 /// Elements that one look at the bar covers.
-const BLOCK: usize = 8 * LANES;
+const BLOCK: usize = 4 * LANES;
 /// Least room for candidates, so that small k do not sort all the time.
 const LEAST_ROOM: usize = 256;
 

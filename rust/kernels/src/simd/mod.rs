@@ -1,4 +1,4 @@
-//! Eight floats at a time: one body per kernel, compiled once for each instruction set.
+//! Sixteen floats at a time: one body per kernel, compiled once for each instruction set.
 //!
 //! Every operation rounds exactly as its scalar twin does, and [`Simd::sum`] adds in a fixed order. A kernel
 //! written against [`Simd`] therefore gives the same bits on every instruction set.
@@ -16,20 +16,23 @@ use crate::isa::Isa;
 
 pub(crate) use exp::exp;
 
-/// Floats per vector.
-pub(crate) const LANES: usize = 8;
+/// Floats per vector: a register of AVX-512, two of AVX2.
+pub(crate) const LANES: usize = 16;
 
 /// The operations of one instruction set. A value of this type proves that the CPU has them.
 pub(crate) trait Simd: Copy {
-    /// Eight floats.
+    /// Sixteen floats.
     type V: Copy;
 
+    /// Whether 24 vectors of sums fit the registers beside what is added to them; else six do.
+    const MANY: bool;
+
     fn splat(self, x: f32) -> Self::V;
-    /// The first eight elements of `from`, which has that many.
+    /// The first sixteen elements of `from`, which has that many.
     fn load(self, from: &[f32]) -> Self::V;
     fn load_f16(self, from: &[f16]) -> Self::V;
     fn load_i8(self, from: &[i8]) -> Self::V;
-    /// Overwrites the first eight elements of `to`, which has that many.
+    /// Overwrites the first sixteen elements of `to`, which has that many.
     fn store(self, v: Self::V, to: &mut [f32]);
     fn add(self, a: Self::V, b: Self::V) -> Self::V;
     fn sub(self, a: Self::V, b: Self::V) -> Self::V;
@@ -50,7 +53,7 @@ pub(crate) trait Simd: Copy {
     /// Asks for the cache line at byte `at` of `memory`, if there is one; changes no result.
     fn prefetch(self, memory: &[u8], at: usize);
 
-    /// As `load`, from at most eight elements; zero in the other lanes.
+    /// As `load`, from at most sixteen elements; zero in the other lanes.
     #[inline(always)]
     fn load_part(self, from: &[f32]) -> Self::V {
         if from.len() >= LANES {
@@ -77,39 +80,50 @@ pub(crate) trait Simd: Copy {
         lanes
     }
 
-    /// Lanes i and i + 4 first, then i and i + 2, then the last two.
+    /// Lanes i and i + 8 first, then i and i + 4, i and i + 2, and the last two.
     #[inline(always)]
     fn sum(self, v: Self::V) -> f32 {
-        let [a, b, c, d, e, f, g, h] = self.lanes(v);
-        ((a + e) + (c + g)) + ((b + f) + (d + h))
+        halve(self.lanes(v), |a, b| a + b)
     }
 
-    /// The largest lane; NaN lanes may be passed over.
+    /// The largest lane, in the order of [`sum`](Self::sum) by `if a > b { a } else { b }`; NaN lanes may be passed
+    /// over.
     #[inline(always)]
     fn largest(self, v: Self::V) -> f32 {
-        let lanes = self.lanes(v);
-        let mut most = lanes[0];
-        for &lane in &lanes[1..] {
-            most = if lane > most { lane } else { most };
-        }
-        most
+        halve(self.lanes(v), |a, b| if a > b { a } else { b })
     }
+}
+
+/// Joins lane i of the lower half with that of the upper one, until one lane is left.
+#[inline(always)]
+fn halve(mut lanes: [f32; LANES], join: impl Fn(f32, f32) -> f32) -> f32 {
+    let mut half = LANES / 2;
+    while half > 0 {
+        for i in 0..half {
+            lanes[i] = join(lanes[i], lanes[i + half]);
+        }
+        half /= 2;
+    }
+    lanes[0]
 }
 
 /// A computation that can be compiled for every instruction set.
 pub(crate) trait Kernel {
     type Output;
 
-    /// Must be `#[inline(always)]`, and so must everything hot below it: only then is it compiled for `S`.
+    /// Must be `#[inline(always)]`, and so must everything hot below it: only then is it compiled for `S`. Closures
+    /// cannot be: `array::from_fn` and `map` over vectors have ended as calls of functions of one instruction.
     fn run<S: Simd>(self, simd: S) -> Self::Output;
 }
 
-/// Runs `kernel` with the instructions of `isa` (plain Rust when this CPU lacks them: the results are the same).
+/// Runs `kernel` with the instructions of `isa` (with fewer when this CPU lacks them: the results are the same).
 #[inline]
 pub(crate) fn dispatch<K: Kernel>(isa: Isa, kernel: K) -> K::Output {
     match isa {
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx2 | Isa::Avx512Vnni | Isa::Amx => x86::run(kernel),
+        Isa::Avx2 => x86::run_avx2(kernel),
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512Vnni | Isa::Amx => x86::run_avx512(kernel),
         _ => kernel.run(scalar::Scalar),
     }
 }

@@ -1,4 +1,4 @@
-//! The reference: arrays of eight, in plain Rust.
+//! The reference: arrays of sixteen, in plain Rust.
 
 use half::f16;
 
@@ -16,6 +16,8 @@ fn zip(a: V, b: V, f: impl Fn(f32, f32) -> f32) -> V {
 
 impl Simd for Scalar {
     type V = V;
+
+    const MANY: bool = false;
 
     #[inline(always)]
     fn splat(self, x: f32) -> V {

@@ -14,7 +14,7 @@ fn bits(rows: &[f32]) -> Vec<u32> {
 
 fn shape() -> impl Strategy<Value = Shape> {
     let heads = prop_oneof![Just((1, 4)), Just((2, 1)), Just((2, 3)), Just((1, 2)), Just((1, 5)), Just((1, 40))];
-    let dims = prop_oneof![Just(24usize), Just(64), Just(7), Just(100), Just(81)];
+    let dims = prop_oneof![Just(24usize), Just(64), Just(7), Just(100), Just(81), Just(200)];
     let dtype = prop_oneof![Just(KvType::F32), Just(KvType::F16), Just(KvType::I8)];
     let window = prop_oneof![Just(0usize), Just(1), 2usize..100, Just(512)];
     (heads, dims, dtype, window).prop_map(|((kv_heads, share), head_dim, dtype, window)| Shape {
@@ -77,6 +77,26 @@ fn decode_far_into_a_long_sequence_is_split_and_equal() {
     for threads in 2..5 {
         let have = world.attend(&Team::new(threads).unwrap(), Isa::detect(), &row);
         assert_eq!(bits(&have[0]), bits(&want[0]));
+    }
+}
+
+/// Keys and values of more elements and panels than are worked on at a time, and a rest of them.
+#[test]
+fn wide_heads_are_equal_on_every_isa() {
+    for dtype in [KvType::F32, KvType::F16, KvType::I8] {
+        for share in 1..6 {
+            let shape = Shape { kv_heads: 1, share, head_dim: 300, dtype, window: 0 };
+            let world = World::new(&shape, &[150], 7);
+            let team = Team::new(1).unwrap();
+            let want = world.attend(&team, Isa::Scalar, &world.whole());
+            for isa in Isa::available() {
+                assert_eq!(bits(&world.attend(&team, isa, &world.whole())[0]), bits(&want[0]), "{isa:?}");
+                for row in [0, 70, 149] {
+                    let have = world.attend(&team, isa, &[(0, row, row + 1)]);
+                    assert_eq!(bits(&have[0]), bits(&want[0][row * shape.row()..][..shape.row()]), "{isa:?}, {row}");
+                }
+            }
+        }
     }
 }
 
