@@ -39,6 +39,7 @@ class CpuOps:
         self._team = _kernels.Team(threads, isa, self._compute)
         self._encoder_dtype = "f32" if compute == "f32" else "f16"
         self._kv_dtype = self._encoder_dtype if kv_dtype is None else kv_dtype
+        self._rooms: dict[str, Rows] = {}
 
     def matrix(self, tensor: Tensor) -> _kernels.Matrix:
         """See `Ops.matrix`."""
@@ -90,7 +91,7 @@ class CpuOps:
         cache: LayerCache[_kernels.KvStore],
     ) -> Rows:
         """See `Ops.qkv`."""
-        q = np.empty((len(x), proj[0].rows), np.float32)
+        q = self._room("qkv", len(x), proj[0].rows)
         _kernels.qkv(
             self._team,
             x,
@@ -118,7 +119,7 @@ class CpuOps:
         window: int | None,
     ) -> Rows:
         """See `Ops.attend`."""
-        out = np.empty_like(q)
+        out = self._room("attend", *q.shape)
         _kernels.attend(
             self._team,
             q,
@@ -140,7 +141,7 @@ class CpuOps:
 
     def gated_gelu(self, x: Rows, norm: Norm, gate: _kernels.Matrix, up: _kernels.Matrix) -> Rows:
         """See `Ops.gated_gelu`."""
-        out = np.empty((len(x), gate.rows), np.float32)
+        out = self._room("gated_gelu", len(x), gate.rows)
         _kernels.gated_gelu(self._team, x, norm.weight, norm.eps, gate, up, out)
         return out
 
@@ -219,6 +220,16 @@ class CpuOps:
         out = np.empty((len(x), proj.matrix.rows), np.float32)
         _kernels.norm_gelu(self._team, x, norm.weight, norm.bias, norm.eps, proj.matrix, proj.bias, out)
         return out
+
+    def _room(self, operation: str, rows: int, cols: int) -> Rows:
+        """Memory [rows, cols] for the result of an operation, the same for every call.
+
+        Of a long prompt it is tens of megabytes, which the system would have to clear each time anew.
+        """
+        room = self._rooms.get(operation)
+        if room is None or room.size < rows * cols:
+            room = self._rooms[operation] = np.empty(rows * cols, np.float32)
+        return room[: rows * cols].reshape(rows, cols)
 
     def top_k(self, logits: Rows, k: int) -> tuple[NDArray[np.int32], Rows]:
         """See `Ops.top_k`."""

@@ -67,7 +67,7 @@ fn measure(isa: Isa, weights: &Weights<'_>, tokens: usize, mode: Mode) -> f64 {
         multiply(Isa::Scalar, weights, row..row + 1, &x, mode, view, &mut scratch);
         for token in [0, tokens - 1] {
             let at = token * rows + row;
-let _ = (&out, at, &expected);
+            let _ = (&out, at, &expected);
         }
     }
     seconds

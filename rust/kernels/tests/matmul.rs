@@ -170,14 +170,9 @@ fn extreme_codes_do_not_saturate() {
                 }
             }
             let weights = Weights::new(&data, format, rows, cols).unwrap();
-            for (sign, tokens, mode) in [
-                (1.0, 1, INT8),
-                (-1.0, 5, INT8),
-                (1.0, 17, INT8),
-                (1.0, 5, INT14),
-                (-1.0, 1, INT14),
-                (-1.0, 17, INT14),
-            ] {
+            for (sign, tokens, mode) in
+                [(1.0, 1, INT8), (-1.0, 5, INT8), (1.0, 17, INT8), (1.0, 5, INT14), (-1.0, 1, INT14), (-1.0, 17, INT14)]
+            {
                 let of = |isa: Isa| {
                     let needs = Needs::of(isa, &[format], mode);
                     product(isa, &weights, &activations(tokens, cols, &vec![sign; tokens * cols], needs), mode)
@@ -269,7 +264,12 @@ fn empty_products_write_nothing() {
         assert_eq!(product(isa, &weights, &x, INT8), Vec::<f32>::new());
         let empty = Weights::new(&[], Format::F32, 3, 0).unwrap();
         assert_same(
-            &product(isa, &empty, &activations(2, 0, &[], Needs { f32: true, blocks: None, tiles: false }), Mode::Exact),
+            &product(
+                isa,
+                &empty,
+                &activations(2, 0, &[], Needs { f32: true, blocks: None, tiles: false }),
+                Mode::Exact,
+            ),
             &[0.0; 6],
             "no columns",
         );

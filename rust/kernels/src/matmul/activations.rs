@@ -86,7 +86,8 @@ pub(crate) const fn place(column: usize) -> usize {
 }
 
 impl Group {
-    pub(super) const ZERO: Self = Self { codes: [0; GROUP], halves: [0.0; 2 * LANES], blocks: [0.0; LANES], scale: 0.0 };
+    pub(super) const ZERO: Self =
+        Self { codes: [0; GROUP], halves: [0.0; 2 * LANES], blocks: [0.0; LANES], scale: 0.0 };
 }
 
 /// Below this, 8191 / max is not a finite f32: the group counts as zero.
@@ -96,7 +97,7 @@ const SMALLEST_MAX: f32 = 3e-35;
 pub const TILE: usize = tiled::TOKENS;
 
 /// From this many tokens on, a matrix unit is used where there is one.
-const FROM_TILED: usize = 9;
+const FROM_TILED: usize = 5;
 
 /// Adding and subtracting 1.5 * 2^23 rounds |x| < 2^22 to the nearest integer, ties to even, on any CPU.
 const ROUND: f32 = 12_582_912.0;

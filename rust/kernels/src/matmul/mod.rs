@@ -115,6 +115,7 @@ impl<'a> OutView<'a> {
     }
 
     /// Writes the results of neighbouring rows.
+    #[inline]
     fn set_rows(&mut self, token: usize, row: usize, values: &[f32]) {
         let at = token * self.stride + self.offset + row;
         debug_assert!(at + values.len() <= self.len);
@@ -159,7 +160,9 @@ pub fn multiply(
     assert!(isa == Isa::Amx || !x.is_tiled(), "these activations are for a matrix unit");
     match isa {
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx2 | Isa::Avx512Vnni | Isa::Amx => x86::multiply(isa, weights, rows, x, precision, &mut out, &mut scratch.x86),
+        Isa::Avx2 | Isa::Avx512Vnni | Isa::Amx => {
+            x86::multiply(isa, weights, rows, x, precision, &mut out, &mut scratch.x86);
+        }
         _ => scalar::multiply(weights, rows, x, precision, &mut out, &mut scratch.scalar),
     }
 }

@@ -111,11 +111,17 @@ impl Inputs<'_> {
         }
         worker.share(phase, shared.tiles(), 1, |tiles| {
             for tile in tiles {
-                let count = TILE.min(tokens - tile * TILE);
-                let rows = room(row, count * self.cols);
-                for (lane, out) in rows.chunks_exact_mut(self.cols).enumerate() {
-                    self.input(isa, tile * TILE + lane, out);
-                }
+                let first = tile * TILE;
+                let count = TILE.min(tokens - first);
+                let rows = if let (RowNorm::None, None) = (self.norm, self.rows) {
+                    &self.values[first * self.cols..][..count * self.cols]
+                } else {
+                    let rows = room(row, count * self.cols);
+                    for (lane, out) in rows.chunks_exact_mut(self.cols).enumerate() {
+                        self.input(isa, first + lane, out);
+                    }
+                    rows
+                };
                 // SAFETY: the share hands every tile to one member; readers wait at the barrier below.
                 unsafe { shared.write_tile(tile, rows) };
             }
@@ -138,7 +144,7 @@ impl Inputs<'_> {
 
 /// Rows per helping: a few dozen helpings in all, so that a slow member does not hold up the others.
 pub(super) fn helping(rows: usize, tokens: usize, members: usize) -> usize {
-    let most = if tokens < 4 { 1024 } else { 64 };
+    let most = if tokens < 4 { 1024 } else { 128 };
     (rows / (members * 8)).next_multiple_of(16).clamp(16, most)
 }
 

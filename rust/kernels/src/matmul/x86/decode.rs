@@ -33,9 +33,23 @@ pub(super) trait Decode {
     /// known at compile time.
     unsafe fn bytes(group: *const u8, block: usize) -> __m256i;
 
+    /// [`Self::bytes`] of blocks `2 * pair` and `2 * pair + 1`.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx2,fma,f16c")]
+    unsafe fn pair(group: *const u8, pair: usize) -> __m512i {
+        // SAFETY: the caller's promise.
+        unsafe { both(Self::bytes(group, 2 * pair), Self::bytes(group, 2 * pair + 1)) }
+    }
+
     /// offset * step of the first `blocks` blocks (or half blocks, [`Format::has_half_offsets`]), a lane for each of
     /// eight rows. Formats without an offset write nothing.
     unsafe fn offsets(_groups: &[*const u8; 8], _scales: &[Scales; 8], _blocks: usize, _to: &mut Offsets) {}
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx2")]
+pub(super) fn both(low: __m256i, high: __m256i) -> __m512i {
+    _mm512_inserti64x4::<1>(_mm512_castsi256_si512(low), high)
 }
 
 /// [half block or block][row].
@@ -100,4 +114,27 @@ pub(super) const fn parts<D: Decode>(blocks: usize) -> usize {
         (true, false) => blocks,
         (true, true) => 2 * blocks,
     }
+}
+
+/// Which integer scale belongs to each pair of columns of blocks `2 * step` and `2 * step + 1`.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw")]
+pub(super) fn scale_places<D: Decode>(step: usize) -> __m512i {
+    let places = if D::FORMAT.has_half_scales() { PLACES_OF_HALVES[step] } else { PLACES_OF_BLOCKS[step] };
+    // SAFETY: 64 bytes.
+    unsafe { _mm512_loadu_si512(places.as_ptr().cast()) }
+}
+
+const PLACES_OF_BLOCKS: [[u16; 32]; 4] = places(16);
+const PLACES_OF_HALVES: [[u16; 32]; 4] = places(8);
+
+/// [step][pair of columns], with a scale for `pairs` pairs.
+const fn places(pairs: usize) -> [[u16; 32]; 4] {
+    let mut places = [[0; 32]; 4];
+    let mut at = 0;
+    while at < 128 {
+        places[at / 32][at % 32] = (at / pairs) as u16;
+        at += 1;
+    }
+    places
 }

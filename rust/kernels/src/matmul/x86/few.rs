@@ -16,7 +16,7 @@ use crate::matmul::activations::{Activations, Bytes, Group};
 use crate::matmul::{LANES, OutView};
 
 use super::decode::{Decode, codes, column_scales, fits_pairs, parts, run_scale};
-use super::lanes::{each8, store_f32, sums8};
+use super::lanes::{each8, prefetch, store_f32, sums8};
 
 /// Rows that share a vector of results.
 const ROWS: usize = 8;
@@ -77,15 +77,6 @@ struct Tile {
     ahead: usize,
     /// Blocks in the group.
     present: usize,
-}
-
-/// Fetches the lines of `count` bytes from `at`, wherever that is.
-#[inline]
-#[target_feature(enable = "avx2,fma,f16c")]
-fn prefetch(at: *const u8, count: usize) {
-    for line in 0..count.div_ceil(64) {
-        _mm_prefetch::<_MM_HINT_T0>(at.wrapping_add(64 * line).cast());
-    }
 }
 
 /// Adds the products of one group of columns to the results; `sums` is scratch memory.

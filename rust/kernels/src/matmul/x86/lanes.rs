@@ -45,6 +45,15 @@ macro_rules! each8 {
 }
 pub(super) use each8;
 
+/// Fetches the lines of `count` bytes from `at`, wherever that is.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(super) fn prefetch(at: *const u8, count: usize) {
+    for line in 0..count.div_ceil(64) {
+        _mm_prefetch::<_MM_HINT_T0>(at.wrapping_add(64 * line).cast());
+    }
+}
+
 /// 32 bytes from `at`.
 ///
 /// # Safety

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! for 128 rows: for group: unpack eight panels of 16 rows
-//!     for tile of 16 tokens: for panel:
+//!     for two panels: for tile of 16 tokens: for panel:
 //!         sums of runs: the unit, exact in int32, to memory
 //!         v = sums * scales + offsets, lanes = tokens
 //!         results += v * activation scales
@@ -25,6 +25,7 @@ use crate::matmul::tiled::{STEPS, Step, Sums, TOKENS};
 use crate::matmul::{LANES, OutView};
 
 use super::decode::{Decode, parts};
+use super::lanes::prefetch;
 pub(in crate::matmul) use pack::pack;
 use panel::{Panel, ROWS};
 use transpose::transpose;
@@ -51,8 +52,16 @@ const WIDE: usize = 2 * STEPS;
 /// Rows whose sums are put together side by side: enough to hide the latency of their chains.
 const SIDE: usize = 8;
 
-/// Panels that are used in turns for each tile: what they have of codes, that of a tile and results fit the L1 cache.
+/// Panels that are used in turns with each tile: their codes stay in the L1 cache.
 const CLOSE: usize = 2;
+
+/// Up to this many tiles, weights come from memory faster than they are used: rows are read in order then, a panel at a
+/// time, and the next panel is fetched meanwhile.
+const FEW_TILES: usize = 2;
+
+/// Groups of such a panel that are unpacked before they are used: tiles cannot be loaded from stores that are still on
+/// their way.
+const FEW_GROUPS: usize = 4;
 
 /// # Safety
 /// The CPU has AMX, and the system lets us use it.
@@ -70,42 +79,53 @@ pub(super) unsafe fn multiply<D: Decode>(
     // SAFETY: the caller's promise, and the only one in this function.
     let unit = unsafe { Unit::new(!D::FORMAT.has_integer_scales()) };
     let Scratch { panels, results } = scratch;
-    let mut products = [Products::ZERO; 24];
     panels.resize_with(PANELS, Panel::default);
-    for first in rows.clone().step_by(PANELS * ROWS) {
-        let count = (PANELS * ROWS).min(rows.end - first);
-        let panels = &mut panels[..count.div_ceil(ROWS)];
+    let few = x.tiles() <= FEW_TILES;
+    let close = if few && !D::FORMAT.has_integer_scales() { FEW_GROUPS } else { 1 };
+    let most = if few { ROWS } else { PANELS * ROWS };
+    for first in rows.clone().step_by(most) {
+        let count = most.min(rows.end - first);
+        let together = count.div_ceil(ROWS);
         results.clear();
-        results.resize(x.tiles() * panels.len(), Results([[0.0; TOKENS]; ROWS]));
-        for index in 0..blocks.div_ceil(LANES) {
-            let present = LANES.min(blocks - index * LANES);
-            for (number, panel) in panels.iter_mut().enumerate() {
-                // Absent rows repeat the last one: their results are never written.
-                let groups: [*const u8; ROWS] = std::array::from_fn(|row| {
-                    let row = first + (ROWS * number + row).min(count - 1);
-                    weights.row(row).as_ptr().wrapping_add(index * D::BYTES)
-                });
-                // SAFETY: the pointers are those of group `index` of rows of `weights`, of which `present` blocks exist.
-                unsafe {
-                    if narrow {
-                        panel.unpack::<D, true>(&groups, present);
-                    } else {
-                        panel.unpack::<D, false>(&groups, present);
+        results.resize(x.tiles() * together, Results([[0.0; TOKENS]; ROWS]));
+        let present = |index: usize| LANES.min(blocks - index * LANES);
+        for start in (0..blocks.div_ceil(LANES)).step_by(close) {
+            let groups = start..blocks.div_ceil(LANES).min(start + close);
+            for (index, panels) in groups.clone().zip(panels.chunks_exact_mut(together)) {
+                for (number, panel) in panels.iter_mut().enumerate() {
+                    // Absent rows repeat the last one: their results are never written.
+                    let groups: [*const u8; ROWS] = std::array::from_fn(|row| {
+                        let row = first + (ROWS * number + row).min(count - 1);
+                        weights.row(row).as_ptr().wrapping_add(index * D::BYTES)
+                    });
+                    // SAFETY: the pointers are those of group `index` of rows of `weights`, of which so many blocks exist.
+                    unsafe {
+                        if narrow {
+                            panel.unpack::<D, true>(&groups, present(index));
+                        } else {
+                            panel.unpack::<D, false>(&groups, present(index));
+                        }
                     }
                 }
             }
-            let (sums, steps) = x.tile_group(index);
-            let mut group = Group { panels, sums, present, results, products: &mut products };
-            match (D::FORMAT.has_integer_scales(), D::FORMAT.run(narrow)) {
-                (true, _) if narrow => group.add_scaled::<D, 1, STEPS>(&unit, steps.as_chunks().0),
-                (true, 8) => group.add_scaled::<D, 1, WIDE>(&unit, steps.as_chunks().0),
-                (true, 4) => group.add_scaled::<D, 2, WIDE>(&unit, steps.as_chunks().0),
-                (true, _) => group.add_scaled::<D, 4, WIDE>(&unit, steps.as_chunks().0),
-                _ if narrow => group.add_plain::<D, STEPS>(&unit, steps.as_chunks().0),
-                _ => group.add_plain::<D, WIDE>(&unit, steps.as_chunks().0),
+            for (index, panels) in groups.zip(panels.chunks_exact(together)) {
+                let (sums, steps) = x.tile_group(index);
+                let next = few.then(|| {
+                    let row = weights.row(first);
+                    row.as_ptr().wrapping_add(ROWS * (row.len() + index * D::BYTES))
+                });
+                let mut group = Group { panels, sums, present: present(index), results, next };
+                match (D::FORMAT.has_integer_scales(), D::FORMAT.run(narrow)) {
+                    (true, _) if narrow => group.add_scaled::<D, 1, STEPS>(&unit, steps.as_chunks().0),
+                    (true, 8) => group.add_scaled::<D, 1, WIDE>(&unit, steps.as_chunks().0),
+                    (true, 4) => group.add_scaled::<D, 2, WIDE>(&unit, steps.as_chunks().0),
+                    (true, _) => group.add_scaled::<D, 4, WIDE>(&unit, steps.as_chunks().0),
+                    _ if narrow => group.add_plain::<D, STEPS>(&unit, steps.as_chunks().0),
+                    _ => group.add_plain::<D, WIDE>(&unit, steps.as_chunks().0),
+                }
             }
         }
-        for (tile, results) in results.chunks_exact(panels.len()).enumerate() {
+        for (tile, results) in results.chunks_exact(together).enumerate() {
             for (panel, results) in results.iter().enumerate() {
                 let place = (tile * TOKENS, first + panel * ROWS);
                 write(results, place, x.tokens(), ROWS.min(count - panel * ROWS), out);
@@ -125,7 +145,12 @@ fn write(results: &Results, place: (usize, usize), tokens: usize, rows: usize, o
         let mut values = [0.0_f32; ROWS];
         // SAFETY: sixteen floats.
         unsafe { _mm512_storeu_si512(values.as_mut_ptr().cast(), v) };
-        out.set_rows(token, place.1, &values[..rows]);
+        if rows == ROWS {
+            // A length that the compiler knows: one store instead of a call.
+            out.set_rows(token, place.1, &values);
+        } else {
+            out.set_rows(token, place.1, &values[..rows]);
+        }
     }
 }
 
@@ -153,41 +178,55 @@ struct Group<'a> {
     present: usize,
     /// [tile][panel]
     results: &'a mut [Results],
-    /// Where the unit puts sums: for two panels, for up to four runs, of three weights.
-    products: &'a mut [Products; 2 * 4 * 3],
+    /// What to fetch meanwhile, as much as a group of a panel has of stored bytes.
+    next: Option<*const u8>,
 }
 
 impl Group<'_> {
+    /// Asks for part `part` of eight of what is to be fetched: all at once would wait for each other.
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    fn fetch<D: Decode>(&self, tile: usize, part: usize) {
+        if let (Some(next), 0) = (self.next, tile) {
+            let share = ROWS * D::BYTES / LANES;
+            prefetch(next.wrapping_add(part * share), share);
+        }
+    }
+
     /// Of a format with integer scales, which is whole: RUNS runs.
     ///
     /// The unit works on a panel while the sums of the one before are put together.
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
     fn add_scaled<D: Decode, const RUNS: usize, const P: usize>(&mut self, unit: &Unit, steps: &[[Step; P]]) {
-        let (products, _) = self.products.as_chunks_mut::<3>();
-        let (products, _) = products.as_chunks_mut::<RUNS>();
+        let mut products = [[[Products::ZERO; 3]; RUNS]; 2];
         let (now, next) = products.split_at_mut(1);
         let (mut now, mut next) = (&mut now[0], &mut next[0]);
-        for (number, panels) in self.panels.chunks(CLOSE).enumerate() {
-            let mut last: Option<(&Panel, &Sums, &mut Results)> = None;
-            let tiles = steps.iter().zip(self.sums).zip(self.results.chunks_exact_mut(self.panels.len()));
-            for ((steps, sums), results) in tiles {
-                for (panel, results) in panels.iter().zip(&mut results[CLOSE * number..]) {
-                    half::<RUNS, P, 0>(unit, panel, steps, next);
-                    if let Some((panel, sums, results)) = &mut last {
-                        put_together::<D, RUNS, P>(now, panel, 0, sums, results);
+        let mut last = None;
+        for first in (0..self.panels.len()).step_by(CLOSE) {
+            for tile in 0..steps.len() {
+                for panel in first..self.panels.len().min(first + CLOSE) {
+                    for part in 0..LANES / 2 {
+                        self.fetch::<D>(tile, part);
                     }
-                    half::<RUNS, P, 1>(unit, panel, steps, next);
-                    if let Some((panel, sums, results)) = &mut last {
-                        put_together::<D, RUNS, P>(now, panel, SIDE, sums, results);
+                    half::<RUNS, P, 0>(unit, &self.panels[panel], &steps[tile], next);
+                    if let Some(item) = last {
+                        self.put_together::<D, RUNS, P>(now, item, 0);
                     }
-                    last = Some((panel, sums, results));
+                    for part in LANES / 2..LANES {
+                        self.fetch::<D>(tile, part);
+                    }
+                    half::<RUNS, P, 1>(unit, &self.panels[panel], &steps[tile], next);
+                    if let Some(item) = last {
+                        self.put_together::<D, RUNS, P>(now, item, SIDE);
+                    }
+                    last = Some((tile, panel));
                     (now, next) = (next, now);
                 }
             }
-            if let Some((panel, sums, results)) = last {
-                put_together::<D, RUNS, P>(now, panel, 0, sums, results);
-                put_together::<D, RUNS, P>(now, panel, SIDE, sums, results);
-            }
+        }
+        if let Some(item) = last {
+            self.put_together::<D, RUNS, P>(now, item, 0);
+            self.put_together::<D, RUNS, P>(now, item, SIDE);
         }
     }
 
@@ -196,15 +235,15 @@ impl Group<'_> {
     /// The unit works on a block while the sums of the one before are put together.
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
     fn add_plain<D: Decode, const P: usize>(&mut self, unit: &Unit, steps: &[[Step; P]]) {
-        let (products, _) = self.products.as_chunks_mut::<2>();
+        let mut products = [[Products::ZERO; 2]; 2];
         let (now, next) = products.split_at_mut(1);
         let (mut now, mut next) = (&mut now[0], &mut next[0]);
-        let tiles = steps.iter().zip(self.sums).zip(self.results.chunks_exact_mut(self.panels.len()));
-        for ((steps, sums), results) in tiles {
-            for (panel, results) in self.panels.iter().zip(results) {
+        for (tile, steps) in steps.iter().enumerate() {
+            for (number, panel) in self.panels.iter().enumerate() {
                 let mut v = [_mm512_setzero_ps(); ROWS];
                 unit.block(&panel.low, steps, 0, next);
                 for block in 1..=self.present {
+                    self.fetch::<D>(tile, block - 1);
                     (now, next) = (next, now);
                     if block < self.present {
                         unit.block(&panel.low, steps, block, next);
@@ -219,11 +258,38 @@ impl Group<'_> {
                         v[row] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum), scale, v[row]);
                     }
                 }
+                let results = &mut self.results[tile * self.panels.len() + number];
                 for (half, v) in v.as_chunks_mut::<SIDE>().0.iter_mut().enumerate() {
-                    add::<D>(v, panel, SIDE * half, self.present, sums, results);
+                    add::<D>(v, panel, SIDE * half, self.present, &self.sums[tile], results);
                 }
             }
         }
+    }
+
+    /// Sums of runs of a (tile, panel) times their scales, of the rows from `first` on, then to the results.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+    fn put_together<D: Decode, const RUNS: usize, const P: usize>(
+        &mut self,
+        products: &[[Products; 3]; RUNS],
+        (tile, panel): (usize, usize),
+        first: usize,
+    ) {
+        let results = &mut self.results[tile * self.panels.len() + panel];
+        let panel = &self.panels[panel];
+        let mut v = [_mm512_setzero_ps(); SIDE];
+        for (run, [low, middle, high]) in products.iter().enumerate() {
+            for row in 0..SIDE {
+                let mut sum = load(&middle.0[first + row]);
+                if P > STEPS {
+                    sum = _mm512_add_epi32(_mm512_slli_epi32::<7>(load(&high.0[first + row])), sum);
+                }
+                sum = _mm512_add_epi32(_mm512_slli_epi32::<7>(sum), load(&low.0[first + row]));
+                let scale = _mm512_set1_ps(panel.scales[run][first + row]);
+                v[row] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum), scale, v[row]);
+            }
+        }
+        add::<D>(&mut v, panel, first, LANES, &self.sums[tile], results);
     }
 }
 
@@ -245,30 +311,6 @@ fn half<const RUNS: usize, const P: usize, const HALF: usize>(
             unit.finish::<P>(&mut to[step / (STEPS / RUNS)]);
         }
     }
-}
-
-/// Sums of runs times their scales, of the rows from `first` on, then to the results.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-fn put_together<D: Decode, const RUNS: usize, const P: usize>(
-    products: &[[Products; 3]; RUNS],
-    panel: &Panel,
-    first: usize,
-    sums: &Sums,
-    results: &mut Results,
-) {
-    let mut v = [_mm512_setzero_ps(); SIDE];
-    for (run, [low, middle, high]) in products.iter().enumerate() {
-        for row in 0..SIDE {
-            let mut sum = load(&middle.0[first + row]);
-            if P > STEPS {
-                sum = _mm512_add_epi32(_mm512_slli_epi32::<7>(load(&high.0[first + row])), sum);
-            }
-            sum = _mm512_add_epi32(_mm512_slli_epi32::<7>(sum), load(&low.0[first + row]));
-            v[row] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum), _mm512_set1_ps(panel.scales[run][first + row]), v[row]);
-        }
-    }
-    add::<D>(&mut v, panel, first, LANES, sums, results);
 }
 
 /// v + offsets * sums of the rows from `first` on, then to the results.

@@ -42,7 +42,8 @@ pub(in crate::matmul) fn pack(groups: &[Group; TOKENS], sums: &mut Sums, steps: 
 fn columns(group: &Group, index: usize) -> [__m512i; 2] {
     let blocks = &group.codes.as_chunks::<BLOCK>().0[2 * index..][..2];
     // SAFETY: a block of codes has 64 bytes, aligned like its group.
-    let [a, b] = unsafe { [_mm512_load_si512(blocks[0].as_ptr().cast()), _mm512_load_si512(blocks[1].as_ptr().cast())] };
+    let [a, b] =
+        unsafe { [_mm512_load_si512(blocks[0].as_ptr().cast()), _mm512_load_si512(blocks[1].as_ptr().cast())] };
     [_mm512_shuffle_i64x2::<0x44>(a, b), _mm512_shuffle_i64x2::<0xee>(a, b)]
 }
 
@@ -83,7 +84,9 @@ mod tests {
         }
         for planes in [1, 2] {
             if planes == 1 {
-                groups.iter_mut().for_each(|group| group.codes = group.codes.map(|code| code / 65));
+                for group in &mut groups {
+                    group.codes = group.codes.map(|code| code / 65);
+                }
             }
             let (mut sums, mut want_sums) = (Sums::ZERO, Sums::ZERO);
             let (mut steps, mut want) = (vec![Step::ZERO; planes * STEPS], vec![Step::ZERO; planes * STEPS]);

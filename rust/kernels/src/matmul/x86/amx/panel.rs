@@ -4,7 +4,7 @@ use core::arch::x86_64::*;
 
 use crate::matmul::LANES;
 use crate::matmul::tiled::{COLS, STEPS};
-use crate::matmul::x86::decode::{Decode, Offsets, parts, run_scale};
+use crate::matmul::x86::decode::{Decode, Offsets, parts, run_scale, scale_places};
 use crate::matmul::x86::lanes::{each8, store_f32};
 
 /// Rows of a panel.
@@ -82,7 +82,7 @@ impl Panel {
         each8!(|S| {
             if S < STEPS {
                 // SAFETY: the caller's promise.
-                let codes = unsafe { both(D::bytes(group, 2 * S % LANES), D::bytes(group, (2 * S + 1) % LANES)) };
+                let codes = unsafe { D::pair(group, S % STEPS) };
                 let (even, odd) = if D::BIAS == 0 {
                     (_mm512_and_si512(codes, _mm512_set1_epi16(0xff)), _mm512_srli_epi16::<8>(codes))
                 } else {
@@ -104,23 +104,16 @@ impl Panel {
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx2,fma,f16c")]
     unsafe fn unpack_plain<D: Decode>(&mut self, group: *const u8, present: usize, row: usize) {
-        each8!(|B| {
-            if B < present {
-                // SAFETY: the caller's promise.
-                let codes = unsafe { D::bytes(group, B) };
-                let codes = _mm256_sub_epi8(codes, _mm256_set1_epi8(D::BIAS as i8));
-                let to = &mut self.low[B / 2][row].as_chunks_mut::<32>().0[B % 2];
-                // SAFETY: 32 bytes.
-                unsafe { _mm256_storeu_si256(to.as_mut_ptr().cast(), codes) };
+        each8!(|P| {
+            if 2 * P < present {
+                // SAFETY: the caller's promise. A row may end within a pair.
+                let codes = unsafe {
+                    if 2 * P + 1 < present { D::pair(group, P) } else { _mm512_zextsi256_si512(D::bytes(group, 2 * P)) }
+                };
+                store(&mut self.low[P % STEPS][row], _mm512_sub_epi8(codes, _mm512_set1_epi8(D::BIAS as i8)));
             }
         });
     }
-}
-
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx2")]
-fn both(low: __m256i, high: __m256i) -> __m512i {
-    _mm512_inserti64x4::<1>(_mm512_castsi256_si512(low), high)
 }
 
 /// Low bytes of even and odd columns, in column order.
@@ -135,31 +128,4 @@ fn pair(even: __m512i, odd: __m512i) -> __m512i {
 fn store(to: &mut [i8; COLS], v: __m512i) {
     // SAFETY: 64 bytes.
     unsafe { _mm512_storeu_si512(to.as_mut_ptr().cast(), v) };
-}
-
-/// Which integer scale belongs to each pair of columns of step `step`.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw")]
-fn scale_places<D: Decode>(step: usize) -> __m512i {
-    let places = if D::FORMAT.has_half_scales() {
-        PLACES_OF_HALVES[step]
-    } else {
-        PLACES_OF_BLOCKS[step]
-    };
-    // SAFETY: 64 bytes.
-    unsafe { _mm512_loadu_si512(places.as_ptr().cast()) }
-}
-
-const PLACES_OF_BLOCKS: [[u16; 32]; 8] = places(16);
-const PLACES_OF_HALVES: [[u16; 32]; 8] = places(8);
-
-/// [step][pair of columns], with a scale for `pairs` pairs.
-const fn places(pairs: usize) -> [[u16; 32]; 8] {
-    let mut places = [[0; 32]; 8];
-    let mut at = 0;
-    while at < 32 * STEPS {
-        places[at / 32][at % 32] = (at / pairs) as u16;
-        at += 1;
-    }
-    places
 }

@@ -48,6 +48,7 @@ static HALF: Shapes = shapes(BLOCK as u8);
 /// The unit, set up for this thread.
 pub(super) struct Unit(PhantomData<*const ()>);
 
+#[allow(clippy::unused_self, reason = "a unit is the proof that there is one")]
 impl Unit {
     /// For products of whole steps, or of single blocks.
     ///
