@@ -123,7 +123,7 @@ class Ops(Protocol[MatrixT, StoreT]):
         batch: Batch,
         cache: LayerCache[StoreT],
     ) -> Rows:
-        """Queries [n, heads * head_dim], normed per head and rotated, to be used until the next call.
+        """Queries [n, heads * head_dim], normed per head and rotated, used until the next call.
 
         Keys, treated likewise, and values go to the cache.
         """
@@ -133,14 +133,14 @@ class Ops(Protocol[MatrixT, StoreT]):
     ) -> Rows:
         """Attended values [n, heads * head_dim]: softmax(scale * q k^T) v over the visible keys.
 
-        window None: no lower bound. The result is to be used until the next call.
+        window None: no lower bound. The result is used until the next call.
         """
 
     def project_add(self, x: Rows, h: Rows, proj: MatrixT, norm: Norm) -> None:
         """Add norm(h @ proj^T) to x, in place."""
 
     def gated_gelu(self, x: Rows, norm: Norm, gate: MatrixT, up: MatrixT) -> Rows:
-        """GeGLU gelu_tanh(y @ gate^T) * (y @ up^T) with y = norm(x): [n, F]; to be used until the next call."""
+        """GeGLU gelu_tanh(y @ gate^T) * (y @ up^T) with y = norm(x): [n, F]; used until the next call."""
 
     def head(self, x: Rows, rows: NDArray[np.int32], norm: Norm, proj: MatrixT) -> Rows:
         """Logits norm(x[rows]) @ proj^T: [w, V]."""
