@@ -15,7 +15,8 @@ ROOT = Path(__file__).parents[2]
 class Package:
     """A peer's package at the version that is compared, and how it gets into an environment.
 
-    tools: installed before it. from_source: compiled for this processor. build: goes up when it is compiled otherwise.
+    tools: installed before it. from_source: compiled for this processor. build: goes up when it is compiled
+    otherwise.
     """
 
     name: str
@@ -31,8 +32,8 @@ LLAMA_CPP = Package(
     version="0.3.36",
     tools=("cmake", "ninja"),
     from_source=True,
-    # GCC 12 takes the tile configuration of its AMX code for dead stores, and the first product ends the process:
-    # llama.cpp's issue 20824 and pull request 26954.
+    # GCC 12 takes the tile configuration of its AMX code for dead stores, and the first product ends the
+    # process: llama.cpp's issue 20824 and pull request 26954.
     cmake="-DGGML_NATIVE=ON -DCMAKE_BUILD_TYPE=Release '-DCMAKE_CXX_FLAGS=-fno-tree-dse -fno-dse'",
     build=2,
 )
