@@ -29,10 +29,10 @@ class RuntimeConfig:
     """Limits and choices of an engine; None means "choose for this machine and model".
 
     threads: 0 is as many as the affinity mask and the cgroup quota allow. isa: "auto", "scalar", "avx2",
-    "avx512-vnni". compute: quantized weights meet activations of 8 bits ("int8"), of 14 bits ("int14"), of
-    8 bits for K-quants and 14 for other formats ("mixed"), or in float32 ("f32", which leaves the KV in
-    float32 too); "auto" is as `compute_of` says. kv_dtype: of the KV cache; None is "f32" with compute "f32",
-    else "f16".
+    "avx512-vnni", "amx". compute: quantized weights meet activations of 8 bits ("int8"), of 14 bits
+    ("int14"), of 8 bits for K-quants and 14 for other formats ("mixed"), or in float32 ("f32", which leaves
+    the KV in float32 too); "auto" is as `compute_of` says. kv_dtype: of the KV cache; None is "f32" with
+    compute "f32", else "f16".
     max_seqs: sequences in one step. max_waiting: sequences that may wait for a place before requests
     are refused.
     context_length: longest sequence, at most what the model was trained for.

@@ -212,6 +212,14 @@ def with_roofline(host: ModelHost, report: Report) -> Report:
         depth=report.depth,
         prefill=None if report.prefill is None else report.prefill.median,
         decode=None if report.decode is None else report.decode.median,
-        family="f32" if host.work.dense else {"int14": "int16", "f32": "f32"}.get(report.compute, "int8"),
+        family=_family(report) if not host.work.dense else "f32",
     )
     return replace(report, roofline=shares)
+
+
+def _family(report: Report) -> str:
+    """Of the instructions that multiply quantized weights with many rows."""
+    if report.compute == "f32":
+        return "f32"
+    # The matrix unit multiplies int8, of which finer codes take several planes.
+    return "int16" if report.compute == "int14" and report.isa != "amx" else "int8"

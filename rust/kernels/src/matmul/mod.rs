@@ -30,7 +30,7 @@ mod activations;
 mod scalar;
 mod tiled;
 #[cfg(target_arch = "x86_64")]
-mod x86;
+pub(crate) mod x86;
 
 use std::marker::PhantomData;
 use std::ops::Range;

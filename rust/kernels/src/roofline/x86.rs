@@ -10,6 +10,8 @@ use std::arch::x86_64::{
 use std::hint::black_box;
 
 use super::{Chains, Family};
+use crate::isa::Isa;
+use crate::matmul::x86::amx::{PRODUCTS, multiply_registers};
 
 /// Accumulators of a vector loop: 2 per cycle at a latency of 5 need 10, and 16 registers have room for two factors
 /// and a product beside 12.
@@ -36,6 +38,10 @@ pub(super) fn available() -> Vec<Chains> {
     if vnni {
         found.push(chains(Family::Int16, "vpdpwssd zmm", 32, int16_vnni));
         found.push(chains(Family::Int8, "vpdpbusd zmm", 64, int8_vnni));
+    }
+    if Isa::Amx.is_available() {
+        let (macs, run) = (PRODUCTS as u64, multiply_registers as unsafe fn(u32));
+        found.push(Chains { family: Family::Int8, instructions: "tdpbssd tmm", macs, run });
     }
     found
 }

@@ -7,7 +7,7 @@
 #![allow(clippy::unnecessary_min_or_max, reason = "`each8!` makes constants of indices")]
 #![allow(clippy::needless_range_loop, reason = "arrays of registers are indexed in step: t is a token everywhere")]
 
-mod amx;
+pub(crate) mod amx;
 mod decode;
 mod exact;
 mod few;

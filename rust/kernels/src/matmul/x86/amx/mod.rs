@@ -29,6 +29,7 @@ use super::lanes::prefetch;
 pub(in crate::matmul) use pack::pack;
 use panel::{Panel, ROWS};
 use transpose::transpose;
+pub(crate) use unit::{PRODUCTS, multiply_registers};
 use unit::{Products, Unit};
 
 /// Panels that are unpacked together.
