@@ -43,8 +43,8 @@ __version__: str
 class Team:
     """Persistent threads, and how their products treat activations.
 
-    threads 0: as many as the affinity mask and the cgroup quota allow. isa: auto, scalar, avx2, avx512-vnni, amx.
-    compute: int8, int14, mixed, f32.
+    threads 0: as many as the affinity mask and the cgroup quota allow. isa: auto, scalar, avx2, avx512-vnni,
+    amx. compute: int8, int14, mixed, f32.
     """
 
     def __new__(cls, threads: int = 0, isa: str = "auto", compute: str = "int14") -> Team: ...

@@ -6,6 +6,7 @@ use crate::formats::BLOCK;
 use crate::matmul::activations::Group;
 use crate::matmul::tiled::{STEPS, Step, Sums, TOKENS};
 
+use super::panel::pair;
 use super::transpose::transpose;
 
 /// As the loops of [`crate::matmul::tiled`].
@@ -20,14 +21,14 @@ pub(in crate::matmul) fn pack(groups: &[Group; TOKENS], sums: &mut Sums, steps: 
         for (token, group) in groups.iter().enumerate() {
             let [even, odd] = columns(group, index);
             if high.is_empty() {
-                rows[0][token] = bytes(even, odd);
+                rows[0][token] = pair(even, odd);
                 continue;
             }
             let half = _mm512_set1_epi16(64);
             let high = [even, odd].map(|codes| _mm512_srai_epi16::<7>(_mm512_add_epi16(codes, half)));
             let rest = |codes, high| _mm512_sub_epi16(codes, _mm512_slli_epi16::<7>(high));
-            rows[0][token] = bytes(rest(even, high[0]), rest(odd, high[1]));
-            rows[1][token] = bytes(high[0], high[1]);
+            rows[0][token] = pair(rest(even, high[0]), rest(odd, high[1]));
+            rows[1][token] = pair(high[0], high[1]);
         }
         store(&rows[0], low);
         if let Some(high) = high.get_mut(index) {
@@ -45,13 +46,6 @@ fn columns(group: &Group, index: usize) -> [__m512i; 2] {
     let [a, b] =
         unsafe { [_mm512_load_si512(blocks[0].as_ptr().cast()), _mm512_load_si512(blocks[1].as_ptr().cast())] };
     [_mm512_shuffle_i64x2::<0x44>(a, b), _mm512_shuffle_i64x2::<0xee>(a, b)]
-}
-
-/// Low bytes of even and odd columns, in column order.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw")]
-fn bytes(even: __m512i, odd: __m512i) -> __m512i {
-    _mm512_mask_blend_epi8(0xaaaa_aaaa_aaaa_aaaa, even, _mm512_slli_epi16::<8>(odd))
 }
 
 #[inline]

@@ -119,7 +119,7 @@ impl Panel {
 /// Low bytes of even and odd columns, in column order.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw")]
-fn pair(even: __m512i, odd: __m512i) -> __m512i {
+pub(super) fn pair(even: __m512i, odd: __m512i) -> __m512i {
     _mm512_mask_blend_epi8(0xaaaa_aaaa_aaaa_aaaa, even, _mm512_slli_epi16::<8>(odd))
 }
 
