@@ -212,14 +212,14 @@ def with_roofline(host: ModelHost, report: Report) -> Report:
         depth=report.depth,
         prefill=None if report.prefill is None else report.prefill.median,
         decode=None if report.decode is None else report.decode.median,
-        family=_family(report) if not host.work.dense else "f32",
+        family=_family(report, dense=host.work.dense),
     )
     return replace(report, roofline=shares)
 
 
-def _family(report: Report) -> str:
-    """Of the instructions that multiply quantized weights with many rows."""
-    if report.compute == "f32":
+def _family(report: Report, *, dense: bool) -> str:
+    """Of the instructions that multiply weights, quantized unless `dense`, with many rows."""
+    if dense or report.compute == "f32":
         return "f32"
     # The matrix unit multiplies int8, of which finer codes take several planes.
     return "int16" if report.compute == "int14" and report.isa != "amx" else "int8"

@@ -221,16 +221,6 @@ class CpuOps:
         _kernels.norm_gelu(self._team, x, norm.weight, norm.bias, norm.eps, proj.matrix, proj.bias, out)
         return out
 
-    def _room(self, operation: str, rows: int, cols: int) -> Rows:
-        """Memory [rows, cols] for the result of an operation, the same for every call.
-
-        Of a long prompt it is tens of megabytes, which the system would have to clear each time anew.
-        """
-        room = self._rooms.get(operation)
-        if room is None or room.size < rows * cols:
-            room = self._rooms[operation] = np.empty(rows * cols, np.float32)
-        return room[: rows * cols].reshape(rows, cols)
-
     def top_k(self, logits: Rows, k: int) -> tuple[NDArray[np.int32], Rows]:
         """See `Ops.top_k`."""
         return _kernels.top_k(self._team, logits, k)
@@ -247,3 +237,13 @@ class CpuOps:
             "compute": self._compute,
             "kv": self._kv_dtype,
         }
+
+    def _room(self, operation: str, rows: int, cols: int) -> Rows:
+        """Memory [rows, cols] for the result of an operation, the same for every call.
+
+        Of a long prompt it is tens of megabytes, which the system would have to clear each time anew.
+        """
+        room = self._rooms.get(operation)
+        if room is None or room.size < rows * cols:
+            room = self._rooms[operation] = np.empty(rows * cols, np.float32)
+        return room[: rows * cols].reshape(rows, cols)

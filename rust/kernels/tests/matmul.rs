@@ -255,6 +255,29 @@ fn rows_can_be_written_and_multiplied_by_several_threads() {
     }
 }
 
+/// More rows and tokens than are unpacked or taken together, and a rest of each.
+#[test]
+fn large_products_are_equal_on_every_isa() {
+    let (rows, size, tokens) = (301, 600, 51);
+    for format in Format::ALL {
+        let cols = cols_of(format, size);
+        let mut noise = Noise(11);
+        let data = random_weights(format, rows, cols, &mut noise, false);
+        let weights = Weights::new(&data, format, rows, cols).unwrap();
+        let values: Vec<f32> = (0..tokens * cols).map(|_| noise.signed()).collect();
+        for mode in [INT8, INT14] {
+            let of = |isa: Isa| {
+                let x = activations(tokens, cols, &values, Needs::of(isa, &[format], mode));
+                product(isa, &weights, &x, mode)
+            };
+            let expected = of(Isa::Scalar);
+            for isa in Isa::available() {
+                assert_same(&of(isa), &expected, &format!("{format:?} {mode:?} {}", isa.name()));
+            }
+        }
+    }
+}
+
 #[test]
 fn empty_products_write_nothing() {
     let weights = Weights::new(&[], Format::Q8_0, 0, 64).unwrap();

@@ -45,7 +45,8 @@ const fn shapes(columns: u8) -> Shapes {
 static STEP: Shapes = shapes(COLS as u8);
 static HALF: Shapes = shapes(BLOCK as u8);
 
-/// The unit, set up for this thread.
+/// The unit, set up for this thread. What one function leaves in its tiles the next one finds there: compiled code has no
+/// use for them.
 pub(super) struct Unit(PhantomData<*const ()>);
 
 #[allow(clippy::unused_self, reason = "a unit is the proof that there is one")]
