@@ -28,6 +28,7 @@ __all__ = [
     "norm_gelu",
     "project_add",
     "qkv",
+    "quantize",
     "read_bandwidth",
     "rope",
     "top_k",
@@ -159,3 +160,8 @@ def multiply_peaks(threads: int = 0) -> list[tuple[str, str, float]]:
 
     Families are f32, int16 and int8; registers only, all of a team of `threads` together.
     """
+
+def quantize(
+    team: Team, source: Matrix, format: str, importance: _F32 | None, out: NDArray[np.uint8]
+) -> None:
+    """Store `source` as `format`. importance: [cols], how much a squared error counts; out: all bytes."""

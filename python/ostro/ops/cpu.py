@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,12 +12,17 @@ from ostro.errors import BadTensor
 from ostro.ops.protocol import PAGE_SIZE
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
 
     from ostro.config import Compute, KvDtype
     from ostro.ops.batch import Batch
     from ostro.ops.protocol import LayerCache, LayerNorm, Linear, Norm, Rows
-    from ostro.ops.tensor import Tensor
+    from ostro.ops.tensor import Format, Tensor
+
+QUANTIZED_AT_ONCE = 32 << 20
+"""Bytes of a source that one call of the kernel reads: bounds how late a progress bar or an interrupt is."""
 
 
 class CpuOps:
@@ -60,6 +66,43 @@ class CpuOps:
         except ValueError as error:
             raise BadTensor(f"{tensor.name}: {error}") from error
         return row.dequantize(0, 1).reshape(-1)
+
+    def quantize(
+        self,
+        tensor: Tensor,
+        format: Format,
+        importance: Rows | None = None,
+        consumed: Callable[[int, int], None] | None = None,
+    ) -> Tensor:
+        """The matrix [rows, cols] stored in another format, in new memory.
+
+        importance: float32 [cols], finite and >= 0: how much a squared error of a column counts; None: all
+        alike. consumed: told which bytes start:stop of the source were read, part by part.
+        BadTensor for rows that are not whole blocks, weights that are not finite, importance that does not fit.
+        """
+        if len(tensor.shape) != 2:
+            raise BadTensor(f"{tensor.name}: expected a matrix, found shape {list(tensor.shape)}")
+        rows, cols = tensor.shape
+        size, out_size = tensor.format.row_bytes(cols), format.row_bytes(cols)
+        data = np.empty(rows * out_size, np.uint8)
+        at_once = max(1, QUANTIZED_AT_ONCE // max(1, size))
+        for start in range(0, rows, at_once):
+            stop = min(rows, start + at_once)
+            part = replace(tensor, shape=(stop - start, cols), data=tensor.data[start * size : stop * size])
+            try:
+                _kernels.quantize(
+                    self._team,
+                    self.matrix(part),
+                    format.name,
+                    importance,
+                    data[start * out_size : stop * out_size],
+                )
+            except ValueError as error:
+                raise BadTensor(f"{tensor.name}, from row {start}: {error}") from error
+            if consumed is not None:
+                consumed(start * size, stop * size)
+        data.flags.writeable = False
+        return replace(tensor, format=format, data=data)
 
     def kv_store(self, layers: int, kv_heads: int, head_dim: int) -> _kernels.KvStore:
         """See `Ops.kv_store`."""

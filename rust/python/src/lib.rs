@@ -6,6 +6,7 @@
 
 mod calls;
 mod encoder;
+mod quantize;
 mod roofline;
 mod weights;
 
@@ -111,6 +112,8 @@ mod _kernels {
     use super::calls::{attend, embed, gated_gelu, head, log_sum_exp, project_add, qkv, rope, top_k};
     #[pymodule_export]
     use super::encoder::{encoder_qkv, layer_norm, linear, linear_add, norm_gelu};
+    #[pymodule_export]
+    use super::quantize::quantize;
     #[pymodule_export]
     use super::roofline::{cache_size, multiply_peaks, read_bandwidth};
     #[pymodule_export]

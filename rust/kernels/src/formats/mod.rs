@@ -318,13 +318,16 @@ impl<'a> Weights<'a> {
     }
 }
 
-/// Values of a dense format.
+/// Values of a dense format. Every arm is a loop of its own, which compilers turn into vectors.
 fn dense(format: Format, bytes: &[u8], out: &mut [f32]) {
-    for (value, b) in out.iter_mut().zip(bytes.chunks_exact(format.block_bytes())) {
-        *value = match format {
-            Format::F16 => f16::from_le_bytes([b[0], b[1]]).to_f32(),
-            Format::BF16 => bf16::from_le_bytes([b[0], b[1]]).to_f32(),
-            _ => f32::from_le_bytes([b[0], b[1], b[2], b[3]]),
-        };
+    fn each<const N: usize>(bytes: &[u8], out: &mut [f32], value: impl Fn([u8; N]) -> f32) {
+        for (out, &bytes) in out.iter_mut().zip(bytes.as_chunks().0) {
+            *out = value(bytes);
+        }
+    }
+    match format {
+        Format::F16 => each(bytes, out, |b| f16::from_le_bytes(b).to_f32()),
+        Format::BF16 => each(bytes, out, |b| bf16::from_le_bytes(b).to_f32()),
+        _ => each(bytes, out, f32::from_le_bytes),
     }
 }

@@ -8,6 +8,7 @@ mod embed;
 mod encoder;
 mod feed_forward;
 mod product;
+mod quantize;
 mod select;
 
 use std::sync::{Mutex, PoisonError};
@@ -16,6 +17,7 @@ pub use attention::{Rows, attend, qkv};
 pub use embed::{embed, rope};
 pub use encoder::{Linear, encoder_qkv, layer_norm, linear, linear_add, norm_gelu};
 pub use feed_forward::{gated_gelu, head, project_add};
+pub use quantize::quantize;
 pub use select::{log_sum_exp, top_k};
 
 pub use crate::attention::Attend;

@@ -1,0 +1,69 @@
+//! From f32 rows to a number format.
+//!
+//! The bytes depend on the rows and their importance alone: not on the instruction set, nor on who else is quantised.
+
+use half::{bf16, f16};
+
+use crate::formats::Format;
+use crate::isa::Isa;
+
+mod legacy;
+
+/// Why rows cannot be quantised.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum QuantizeError {
+    /// A weight is infinite or not a number.
+    #[error("a weight in row {row} is not a finite number")]
+    NotFinite {
+        /// The first such row of those that were given.
+        row: usize,
+    },
+    /// No quantiser for the format.
+    #[error("there is no quantizer for {}", .0.name())]
+    Unsupported(Format),
+}
+
+/// Stores `rows` [n, cols] as `format`.
+///
+/// importance: how much a squared error counts, one number for each column, finite and at least 0; None: all alike, apart
+/// from what a format's own rule says.
+/// out: n rows of `format.row_bytes(cols)` bytes.
+///
+/// # Errors
+/// `NotFinite` for rows with infinities or NaN, whose format has no place for them.
+///
+/// # Panics
+/// When shapes do not fit.
+pub fn quantize_rows(
+    isa: Isa,
+    format: Format,
+    rows: &[f32],
+    cols: usize,
+    importance: Option<&[f32]>,
+    out: &mut [u8],
+) -> Result<(), QuantizeError> {
+    let row_bytes = format.row_bytes(cols).expect("rows of whole blocks");
+    assert!(cols > 0 && rows.len().is_multiple_of(cols), "whole rows");
+    assert_eq!(out.len(), rows.len() / cols * row_bytes, "the output must hold the rows");
+    assert!(importance.is_none_or(|importance| importance.len() == cols), "one importance for each column");
+    if !format.is_dense()
+        && let Some(row) = rows.chunks_exact(cols).position(|row| !row.iter().all(|x| x.is_finite()))
+    {
+        return Err(QuantizeError::NotFinite { row });
+    }
+    let _ = isa;
+    match format {
+        Format::F32 => store(rows, out, f32::to_le_bytes),
+        Format::F16 => store(rows, out, |x| f16::from_f32(x).to_le_bytes()),
+        Format::BF16 => store(rows, out, |x| bf16::from_f32(x).to_le_bytes()),
+        Format::Q8_0 => legacy::q8_0(rows, out),
+        _ => return Err(QuantizeError::Unsupported(format)),
+    }
+    Ok(())
+}
+
+fn store<const N: usize>(values: &[f32], out: &mut [u8], bytes: impl Fn(f32) -> [u8; N]) {
+    for (place, &value) in out.as_chunks_mut::<N>().0.iter_mut().zip(values) {
+        *place = bytes(value);
+    }
+}
