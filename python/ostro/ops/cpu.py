@@ -78,7 +78,8 @@ class CpuOps:
 
         importance: float32 [cols], finite and >= 0: how much a squared error of a column counts; None: all
         alike. consumed: told which bytes start:stop of the source were read, part by part.
-        BadTensor for rows that are not whole blocks, weights that are not finite, importance that does not fit.
+        BadTensor for rows that are not whole blocks, weights that are not finite, importance that does not
+        fit.
         """
         if len(tensor.shape) != 2:
             raise BadTensor(f"{tensor.name}: expected a matrix, found shape {list(tensor.shape)}")

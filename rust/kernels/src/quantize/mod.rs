@@ -13,7 +13,7 @@ mod legacy;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum QuantizeError {
     /// A weight is infinite or not a number.
-    #[error("a weight in row {row} is not a finite number")]
+    #[error("a weight is not a finite number (row {row} of these)")]
     NotFinite {
         /// The first such row of those that were given.
         row: usize,

@@ -1,6 +1,6 @@
 //! Weights from one number format to another.
 
-use std::sync::Mutex;
+use std::sync::{Mutex, PoisonError};
 
 use super::{Machine, ShapeError, check, check_len};
 use crate::formats::{Format, Weights};
@@ -48,10 +48,11 @@ pub fn quantize(
             // SAFETY: the share hands every row to one member.
             let bytes = unsafe { out.range(range.start * row_bytes..range.end * row_bytes) };
             if let Err(error) = quantize_rows(machine.isa, format, values, cols, importance, bytes) {
-                let mut failure = failure.lock().expect("nothing panics while holding it");
-                failure.get_or_insert_with(|| format!("rows {} to {}: {error}", range.start, range.end - 1));
+                let mut failure = failure.lock().unwrap_or_else(PoisonError::into_inner);
+                failure.get_or_insert_with(|| format!("in rows from {} on: {error}", range.start));
             }
         });
     });
-    failure.into_inner().expect("nothing panics while holding it").map_or(Ok(()), |message| Err(ShapeError(message)))
+    let failure = failure.into_inner().unwrap_or_else(PoisonError::into_inner);
+    failure.map_or(Ok(()), |message| Err(ShapeError(message)))
 }
