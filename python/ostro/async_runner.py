@@ -7,6 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ostro.async_streams import AsyncStream
+from ostro.isq_names import isq_name
 from ostro.runner import LoadedModel, refuse_thinking
 
 if TYPE_CHECKING:
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
+    from ostro.isq_names import IsqType
     from ostro.requests import ChatCompletionRequest, CompletionRequest
     from ostro.responses import (
         ChatCompletionChunkResponse,
@@ -80,6 +82,10 @@ class AsyncRunner(LoadedModel):
         """See `Runner.detokenize_text`."""
         host = self._named(model_id)
         return await asyncio.to_thread(host.detokenize, tokens, skip_special_tokens=skip_special_tokens)
+
+    async def send_re_isq(self, dtype: str | int | IsqType, model_id: str | None = None) -> None:
+        """See `Runner.send_re_isq`."""
+        await asyncio.to_thread(self._named(model_id).re_isq, isq_name(dtype))
 
     async def aclose(self) -> None:
         """End running requests (finish_reason "canceled") and free the model."""

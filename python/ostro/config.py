@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 Compute = Literal["auto", "int8", "int14", "mixed", "f32"]
 KvDtype = Literal["f16", "int8", "f32"]
@@ -51,3 +54,25 @@ class RuntimeConfig:
     kv_bytes: int | None = None
     image_cache_bytes: int = 256 << 20
     seed: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IsqConfig:
+    """How weights are quantized while they load.
+
+    name: one of `isq_names`, or None for what the topology names alone. topology: YAML file of formats for
+    some layers. vision: whether the image half is quantized, too. imatrix: file of importance for columns.
+    calibration: text file to make one of. cache: folder for quantized weights.
+    """
+
+    name: str | None = None
+    topology: Path | None = None
+    vision: bool = True
+    imatrix: Path | None = None
+    calibration: Path | None = None
+    cache: Path | None = None
+
+    @property
+    def wanted(self) -> bool:
+        """Whether anything is to be quantized."""
+        return self.name is not None or self.topology is not None

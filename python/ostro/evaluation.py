@@ -7,15 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ostro.config import compute_of
+from ostro.config import IsqConfig, compute_of
 from ostro.engine.kv_pages import KvPages, machine_memory
 from ostro.errors import EngineError, InvalidParameter, PromptTooLong, UnsupportedField
+from ostro.isq_names import isq_name
 from ostro.loading.open import open_checkpoint
 from ostro.models import siglip
 from ostro.models.gemma3 import Gemma3
 from ostro.ops.batch import Batch
 from ostro.ops.cpu import CpuOps
 from ostro.prompt.tokenizer import load_tokenizer
+from ostro.quant.in_situ import quantize_in_situ
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -174,18 +176,21 @@ def _single(
 
 def load_model(
     path_or_id: str | Path,
-    isq: str | None = None,
+    isq: str | int | IsqConfig | None = None,
     compute: Compute = "auto",
     kv_dtype: KvDtype | None = None,
 ) -> Model:
     """Load a GGUF file, a Hugging Face folder or a hub id for evaluation.
 
-    isq: quantize while loading. compute: "auto" as `Runner` computes; "int8", "int14" or "f32", see
-    `RuntimeConfig`. kv_dtype: of the KV cache, if not as `compute` says.
+    isq: quantize while loading, see `IsqType`; or an IsqConfig that says how. compute: "auto" as `Runner`
+    computes; "int8", "int14" or "f32", see `RuntimeConfig`. kv_dtype: of the KV cache, if not as `compute`
+    says.
     Raises ModelError for files that cannot be used.
     """
-    if isq is not None:
-        raise UnsupportedField("quantization while loading is not available yet", param="isq")
+    if not isinstance(isq, IsqConfig):
+        isq = IsqConfig(name=None if isq is None else isq_name(isq))
     checkpoint = open_checkpoint(path_or_id)
-    compute = compute_of(compute, checkpoint.config.hidden_size)
-    return Model(checkpoint, CpuOps(compute=compute, kv_dtype=kv_dtype))
+    ops = CpuOps(compute=compute_of(compute, checkpoint.config.hidden_size), kv_dtype=kv_dtype)
+    if isq.wanted:
+        checkpoint = quantize_in_situ(checkpoint, isq, ops)
+    return Model(checkpoint, ops)

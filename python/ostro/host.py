@@ -10,7 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ostro.answers import ChatAnswer, CompletionAnswer
-from ostro.config import compute_of
+from ostro.config import IsqConfig
 from ostro.errors import BadConfig, InvalidParameter, UnknownModel, UnsupportedField
 from ostro.isq_names import isq_name
 from ostro.requests import has_parts_beside_text
@@ -29,9 +29,12 @@ if TYPE_CHECKING:
     from ostro.models.work import Work
     from ostro.prompt.fetch import ImageAccess, ImageFetcher
     from ostro.prompt.tokenizer import Tokenizer
+    from ostro.quant.quantize import Importance
     from ostro.requests import ChatCompletionRequest, CompletionRequest, Messages
     from ostro.streams import Deliver
     from ostro.types import Event, GenerationDefaults, Prompt, Sampling
+
+    Requantize = Callable[[str, Importance | None, Progress | None], Work]
 
 
 class PromptSource(Protocol):
@@ -65,6 +68,8 @@ class ModelHost:
 
     context_length: longest sequence in tokens. hardware: what the kernels run on, for logs and records.
     work: what a token costs; None where nobody counted.
+    requantize: makes the model anew in the format of that name and tells what its tokens cost; None where
+        there are no weights.
     reads_any_file: requests may name every file that this process may read as an image.
     """
 
@@ -81,6 +86,7 @@ class ModelHost:
         hardware: Mapping[str, Any] | None = None,
         work: Work | None = None,
         fetcher: ImageFetcher | None = None,
+        requantize: Requantize | None = None,
     ) -> None:
         self.name = name
         self.config = config
@@ -91,6 +97,7 @@ class ModelHost:
         self.context_length = context_length
         self.created = int(time.time())
         self.work = work
+        self._requantize = requantize
         self._hardware = dict(hardware or {})
         self.reads_any_file = fetcher is not None and fetcher.reads_any_file
         # Threads of their own: fetching waits for strangers, and must not hold up requests without images.
@@ -105,6 +112,8 @@ class ModelHost:
         runtime: RuntimeConfig,
         *,
         in_situ_quant: str | int | None = None,
+        isq_vision: bool = True,
+        isq_cache: Path | None = None,
         chat_template: str | None = None,
         token_source: str = "cache",
         progress: Progress | None = None,
@@ -114,6 +123,8 @@ class ModelHost:
         """Read the files and start the engine.
 
         which: None for the small vision model that ostro carries along.
+        in_situ_quant: quantize the weights, see `IsqType`. isq_vision: the image half, too. isq_cache: folder
+            in which quantized weights are kept for the next start.
         images: what requests may name as images; None for all that this process can read and reach.
         pan_and_scan: whether oblong images are also shown in crops when a request does not say; None for what
             the model's files say.
@@ -122,22 +133,23 @@ class ModelHost:
         Errors: ModelError for the files; InvalidParameter or UnsupportedField for the arguments.
         """
         source = (Which.demo() if which is None else Which.of(which)).source()
-        if in_situ_quant is not None:
-            raise UnsupportedField(
-                f"in_situ_quant {isq_name(in_situ_quant)} is not offered by this version of ostro; "
-                "leave it out, or load a GGUF file that is already quantized",
-                param="in_situ_quant",
-            )
+        isq = IsqConfig(
+            name=None if in_situ_quant is None else isq_name(in_situ_quant),
+            topology=source.topology,
+            vision=isq_vision,
+            imatrix=source.imatrix,
+            calibration=source.calibration_file,
+            cache=isq_cache,
+        )
         # Imported here: `import ostro` stays quick, and the kernels load only when a model does.
         from ostro.engine.engine import Engine
         from ostro.engine.loop import EngineLoop
         from ostro.loading.heap import trim_heap
         from ostro.loading.open import open_checkpoint
-        from ostro.models.gemma3 import Gemma3
         from ostro.models.work import Work
-        from ostro.ops.cpu import CpuOps
         from ostro.prompt.build import PromptBuilder
         from ostro.prompt.tokenizer import load_tokenizer
+        from ostro.source_model import SourceModel
 
         checkpoint = open_checkpoint(
             source.model,
@@ -156,12 +168,12 @@ class ModelHost:
                 "or name one with tokenizer_json"
             )
         config = checkpoint.config
-        compute = compute_of(runtime.compute, config.hidden_size)
-        ops = CpuOps(runtime.threads, runtime.isa, compute, runtime.kv_dtype)
+        source_model = SourceModel(checkpoint, isq, runtime)
+        ops = source_model.ops
         tokenizer = load_tokenizer(checkpoint.tokenizer)
         fetcher = None if config.vision is None else _image_fetcher(images)
         stop_ids = _stop_ids(checkpoint, tokenizer)
-        model = Gemma3.load(checkpoint, ops)
+        model = source_model.load(progress)
         engine = Engine(
             model,
             ops,
@@ -171,6 +183,13 @@ class ModelHost:
             banned_ids=_banned_ids(tokenizer, config.vocab_size, stop_ids),
             context_length=config.context_length,
         )
+        loop = EngineLoop(engine)
+
+        def requantize(name: str, importance: Importance | None, progress: Progress | None) -> Work:
+            model = source_model.quantized(name, importance=importance, progress=progress)
+            loop.run_between_steps(partial(engine.replace_model, model)).result()
+            return Work.of(model, ops)
+
         host = cls(
             name=checkpoint.name,
             config=config,
@@ -189,10 +208,11 @@ class ModelHost:
             ),
             defaults=checkpoint.generation,
             context_length=engine.stats().longest,
-            loop=EngineLoop(engine),
+            loop=loop,
             hardware=ops.describe(),
             work=Work.of(model, ops),
             fetcher=fetcher,
+            requantize=requantize,
         )
         trim_heap()
         return host
@@ -240,6 +260,23 @@ class ModelHost:
         )
         self._submit(answer, [prompt for prompt in prompts for _ in range(drawn)], sampling, drawn, deliver)
         return answer
+
+    def re_isq(
+        self,
+        name: str | int,
+        *,
+        importance: Importance | None = None,
+        progress: Progress | None = None,
+    ) -> None:
+        """Quantize again from the model's files, while requests go on, and use that from the next step on.
+
+        name: see `isq_names`. importance: canonical name -> float32 [cols]; None: all columns alike.
+        InvalidParameter for an unknown name. What is stored in as few bits in the files stays as it is there.
+        """
+        chosen = isq_name(name)
+        if self._requantize is None:
+            raise UnsupportedField("this model has no weights to quantize", param="ggml_type")
+        self.work = self._requantize(chosen, importance, progress)
 
     def threads_for(self, messages: Messages | None) -> ThreadPoolExecutor | None:
         """Where a conversation should be started from an event loop; None for the loop's own threads."""

@@ -8,7 +8,7 @@ from ostro.errors import InvalidParameter
 
 
 class IsqType(str, Enum):
-    """The known number formats."""
+    """The known number formats, and llama.cpp's mixes of them (Q3K_S and after; ostro only)."""
 
     Q4_0 = "Q4_0"
     Q4_1 = "Q4_1"
@@ -32,6 +32,13 @@ class IsqType(str, Enum):
     AFQ8 = "AFQ8"
     F8Q8 = "F8Q8"
     MXFP4 = "MXFP4"
+    Q3K_S = "Q3K_S"
+    Q3K_M = "Q3K_M"
+    Q3K_L = "Q3K_L"
+    Q4K_S = "Q4K_S"
+    Q4K_M = "Q4K_M"
+    Q5K_S = "Q5K_S"
+    Q5K_M = "Q5K_M"
 
 
 _BITS = {"2": "Q2K", "3": "Q3K", "4": "Q4K", "5": "Q5K", "6": "Q6K", "8": "Q8_0"}

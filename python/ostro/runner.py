@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ostro.config import RuntimeConfig
@@ -17,12 +18,12 @@ from ostro.which import DEMO_MODEL
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from pathlib import Path
     from types import TracebackType
 
     from typing_extensions import Self
 
     from ostro.config import Compute, KvDtype
+    from ostro.isq_names import IsqType
     from ostro.loading.checkpoint import Progress
     from ostro.prompt.fetch import ImageAccess
     from ostro.requests import ChatCompletionRequest, CompletionRequest
@@ -99,6 +100,8 @@ class LoadedModel:
         images: ImageAccess | None = None,
         pan_and_scan: bool | None = None,
         image_cache_bytes: int | None = None,
+        isq_vision: bool = True,
+        isq_cache: str | Path | None = None,
         **others: Any,
     ) -> None:
         if which is None:
@@ -134,6 +137,8 @@ class LoadedModel:
             which,
             runtime,
             in_situ_quant=None if in_situ_quant is None else isq_name(in_situ_quant),
+            isq_vision=flag("isq_vision", isq_vision),
+            isq_cache=None if isq_cache is None else Path(isq_cache),
             chat_template=None if template is None else read_chat_template(template),
             token_source=token_source,
             progress=progress,
@@ -234,6 +239,10 @@ class Runner(LoadedModel):
     ) -> str:
         """The text of token ids, with or without the literal texts of control tokens."""
         return self._named(model_id).detokenize(tokens, skip_special_tokens=skip_special_tokens)
+
+    def send_re_isq(self, dtype: str | int | IsqType, model_id: str | None = None) -> None:
+        """Quantize again from the model's files, in another format; requests go on meanwhile."""
+        self._named(model_id).re_isq(isq_name(dtype))
 
     def close(self) -> None:
         """End running requests (finish_reason "canceled") and free the model."""

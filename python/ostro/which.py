@@ -59,6 +59,9 @@ class CheckpointSource:
     tok_model_id: str | None = None
     revision: str | None = None
     cache_dir: Path | None = None
+    topology: Path | None = None
+    imatrix: Path | None = None
+    calibration_file: Path | None = None
 
 
 class Which(ABC):
@@ -77,7 +80,7 @@ class Which(ABC):
         """Where to load from."""
 
     @staticmethod
-    def demo() -> Which:
+    def demo() -> MultimodalPlain:
         """The small vision model that comes with the package (ostro only)."""
         return MultimodalPlain(DEMO_MODEL)
 
@@ -104,14 +107,14 @@ class Plain(Which):
     model_id: str
     arch: Architecture | str | None = None
     tokenizer_json: str | Path | None = None
-    topology: Any = None
+    topology: str | Path | None = None
     organization: IsqOrganization | None = None
     write_uqff: str | None = None
     from_uqff: FileNames | None = None
     dtype: ModelDType | str = ModelDType.Auto
     auto_map_params: Any = None
-    calibration_file: str | None = None
-    imatrix: str | None = None
+    calibration_file: str | Path | None = None
+    imatrix: str | Path | None = None
     hf_cache_path: str | Path | None = None
     matformer_config_path: str | None = field(default=None, kw_only=True)
     matformer_slice_name: str | None = field(default=None, kw_only=True)
@@ -136,14 +139,14 @@ class MultimodalPlain(Which):
     model_id: str
     arch: MultimodalArchitecture | str | None = None
     tokenizer_json: str | Path | None = None
-    topology: Any = None
+    topology: str | Path | None = None
     from_uqff: FileNames | None = None
     write_uqff: str | None = None
     dtype: ModelDType | str = ModelDType.Auto
     max_edge: int | None = None
     auto_map_params: Any = None
-    calibration_file: str | None = None
-    imatrix: str | None = None
+    calibration_file: str | Path | None = None
+    imatrix: str | Path | None = None
     hf_cache_path: str | Path | None = None
     matformer_config_path: str | None = field(default=None, kw_only=True)
     matformer_slice_name: str | None = field(default=None, kw_only=True)
@@ -174,15 +177,15 @@ class GGUF(Which):
     quantized_model_id: str
     quantized_filename: FileNames
     tok_model_id: str | None = None
-    topology: Any = None
+    topology: str | Path | None = None
     dtype: ModelDType | str = ModelDType.Auto
     auto_map_params: Any = None
     tokenizer_json: str | Path | None = field(default=None, kw_only=True)
     mmproj_filename: FileNames | None = field(default=None, kw_only=True)
     organization: IsqOrganization | None = field(default=None, kw_only=True)
     write_uqff: str | None = field(default=None, kw_only=True)
-    imatrix: str | None = field(default=None, kw_only=True)
-    calibration_file: str | None = field(default=None, kw_only=True)
+    imatrix: str | Path | None = field(default=None, kw_only=True)
+    calibration_file: str | Path | None = field(default=None, kw_only=True)
     max_edge: int | None = field(default=None, kw_only=True)
     adapters: Sequence[Any] | None = field(default=None, kw_only=True)
     max_adapters: int = field(default=16, kw_only=True)
@@ -207,6 +210,9 @@ class GGUF(Which):
             tok_model_id=self.tok_model_id,
             revision=self.revision,
             cache_dir=_path(self.hf_cache_path),
+            topology=_path(self.topology),
+            imatrix=_path(self.imatrix),
+            calibration_file=_path(self.calibration_file),
         )
 
     def _file(self) -> str:
@@ -245,12 +251,9 @@ Which.VisionPlain = MultimodalPlain
 Which.MultimodalPlain = MultimodalPlain
 
 _NOT_OFFERED = (
-    "topology",
     "write_uqff",
     "from_uqff",
     "auto_map_params",
-    "calibration_file",
-    "imatrix",
     "matformer_config_path",
     "matformer_slice_name",
     "adapters",
@@ -267,6 +270,12 @@ def _check(which: Which, model: str) -> None:
     dtype = getattr(which, "dtype", ModelDType.Auto)
     if str(getattr(dtype, "value", dtype)).lower() not in {member.value for member in ModelDType}:
         raise InvalidParameter(f"dtype must be one of auto, bf16, f16, f32, got {dtype!r}", param="dtype")
+    for name in ("topology", "imatrix", "calibration_file"):
+        value = getattr(which, name, None)
+        if value is not None and (not isinstance(value, (str, Path)) or not str(value)):
+            raise InvalidParameter(f"{name} must be the path of a file, got {value!r}", param=name)
+    if None not in (getattr(which, "imatrix", None), getattr(which, "calibration_file", None)):
+        raise InvalidParameter("imatrix and calibration_file exclude each other", param="imatrix")
     if getattr(which, "organization", None) not in (None, IsqOrganization.Default):
         raise UnsupportedField("organization MoQE is for mixtures of experts only", param="organization")
     for unsupported in _NOT_OFFERED:
@@ -282,6 +291,9 @@ def _plain_source(which: Plain | MultimodalPlain) -> CheckpointSource:
         tokenizer_json=_path(which.tokenizer_json),
         revision=which.revision,
         cache_dir=_path(which.hf_cache_path),
+        topology=_path(which.topology),
+        imatrix=_path(which.imatrix),
+        calibration_file=_path(which.calibration_file),
     )
 
 

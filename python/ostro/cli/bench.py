@@ -12,7 +12,6 @@ import typer
 from ostro.cli.model import (
     Compute,
     GgufFile,
-    Isq,
     KvDtype,
     Mmproj,
     ModelArgument,
@@ -21,6 +20,15 @@ from ostro.cli.model import (
     Threads,
     open_host,
     runtime_config,
+)
+from ostro.cli.quantization import (
+    Calibration,
+    Imatrix,
+    Isq,
+    IsqCache,
+    IsqVision,
+    Quantization,
+    Topology,
 )
 
 if TYPE_CHECKING:
@@ -109,6 +117,11 @@ def bench(
     iterations: Annotated[int, typer.Option(min=1, help="Measured runs of each.")] = 3,
     warmup: Annotated[int, typer.Option(min=0, help="Runs before, not counted.")] = 1,
     isq: Isq = None,
+    isq_vision: IsqVision = True,
+    isq_cache: IsqCache = None,
+    topology: Topology = None,
+    imatrix: Imatrix = None,
+    calibration_file: Calibration = None,
     threads: Threads = 0,
     compute: Compute = "auto",
     kv_dtype: KvDtype = None,
@@ -120,6 +133,14 @@ def bench(
     """Measure tokens per second, with random tokens and nothing but the model at work."""
     options: GlobalOptions = ctx.obj
     options.refuse_page_form("bench")
+    quantization = Quantization(
+        isq=isq,
+        vision=isq_vision,
+        cache=isq_cache,
+        topology=topology,
+        imatrix=imatrix,
+        calibration=calibration_file,
+    )
     source = ModelSource.of(model, model_option, file=file, mmproj=mmproj, tok_model_id=None)
     if source.model is None:
         raise typer.BadParameter(
@@ -132,7 +153,7 @@ def bench(
         options, threads=threads, compute=compute, kv_dtype=kv_dtype, context=context, max_seqs=1
     )
     started = time.perf_counter()
-    with open_host(source, runtime, options, isq=isq) as host:
+    with open_host(source, runtime, options, quantization=quantization) as host:
         report = measure(
             host,
             Start.since(started),

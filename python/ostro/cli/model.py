@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import os
 import sys
@@ -15,10 +16,11 @@ from ostro.errors import ModelNotFound
 
 if TYPE_CHECKING:
     from ostro.cli.options import GlobalOptions
+    from ostro.cli.quantization import Quantization
     from ostro.config import RuntimeConfig
     from ostro.host import ModelHost
     from ostro.prompt.fetch import ImageAccess
-    from ostro.which import Which
+    from ostro.which import GGUF, MultimodalPlain, Plain
 
 DEMO = "demo"
 
@@ -45,7 +47,6 @@ PanAndScan = Annotated[
 TokenizerSource = Annotated[
     str | None, typer.Option("--tok-model-id", "-t", help="Take the tokenizer from this folder or hub id.")
 ]
-Isq = Annotated[str | None, typer.Option(help="Quantize while loading, e.g. Q4K or 4.")]
 Threads = Annotated[int, typer.Option(min=0, help="0: all that this process may use.")]
 Context = Annotated[int | None, typer.Option(min=1, help="Longest prompt plus answer, in tokens.")]
 Compute = Annotated[
@@ -95,7 +96,7 @@ class ModelSource:
                 raise typer.BadParameter(f"{value} belongs to a model: name that, too", param_hint=name)
         return cls(model=model, file=file, mmproj=mmproj, tok_model_id=tok_model_id)
 
-    def which(self) -> Which:
+    def which(self) -> Plain | MultimodalPlain | GGUF:
         """The same in the terms of the Python API; fetches nothing."""
         from ostro.which import Which
 
@@ -189,7 +190,7 @@ def open_host(
     runtime: RuntimeConfig,
     options: GlobalOptions,
     *,
-    isq: str | None = None,
+    quantization: Quantization | None = None,
     images: ImageAccess | None = None,
     pan_and_scan: bool | None = None,
 ) -> ModelHost:
@@ -199,6 +200,7 @@ def open_host(
     On stderr, one line each says which options have no meaning, and which model it is if none was named.
     """
     from ostro.cli.progress import bars
+    from ostro.cli.quantization import Quantization
     from ostro.host import ModelHost
     from ostro.template_source import read_chat_template
     from ostro.which import DEMO_MODEL
@@ -206,11 +208,20 @@ def open_host(
     if options.ignored:
         logging.getLogger("ostro").warning("without meaning here, ignored: %s", ", ".join(options.ignored))
     template = options.jinja_explicit or options.chat_template
+    wanted = quantization or Quantization()
+    which = dataclasses.replace(
+        source.which(),
+        topology=wanted.topology,
+        imatrix=wanted.imatrix,
+        calibration_file=wanted.calibration,
+    )
     with bars() as progress:
         host = ModelHost.load(
-            source.which(),
+            which,
             runtime,
-            in_situ_quant=isq,
+            in_situ_quant=wanted.isq,
+            isq_vision=wanted.vision,
+            isq_cache=wanted.cache,
             chat_template=None if template is None else read_chat_template(template),
             token_source=options.token_source,
             progress=progress,

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ostro.cli import image_rules
 from ostro.cli.model import ModelSource, open_host, runtime_config
+from ostro.cli.quantization import Quantization, Topology
 from ostro.cli.serve import LOCAL, check_address, serve_host
 
 if TYPE_CHECKING:
@@ -22,6 +24,10 @@ Cache = Annotated[str | None, typer.Option("--hf-cache-path", help="Folder of do
 MaxSeqLen = Annotated[
     int | None, typer.Option("--max-seq-len", min=1, help="Longest prompt plus answer, in tokens.")
 ]
+PageImatrix = Annotated[Path | None, typer.Option("--imatrix", "-i", exists=True, dir_okay=False)]
+PageCalibration = Annotated[
+    Path | None, typer.Option("--calibration-file", "-c", exists=True, dir_okay=False)
+]
 Ignored = Annotated[str | None, typer.Option(hidden=True)]
 
 ARCHITECTURES = {"gemma3", "gemma3text", "gemma3_text"}
@@ -35,11 +41,22 @@ def plain(
     dtype: Dtype = "auto",
     max_seq_len: MaxSeqLen = None,
     hf_cache_path: Cache = None,
+    topology: Topology = None,
+    imatrix: PageImatrix = None,
+    calibration_file: PageCalibration = None,
 ) -> None:
     """Serve (--port) or chat with (-i) a text model of the hub or of a folder."""
     check(arch, dtype)
     source = ModelSource(model=model_id, tokenizer_json=tokenizer_json, cache=hf_cache_path)
-    go(ctx, source, "plain", max_seq_len)
+    go(
+        ctx,
+        source,
+        "plain",
+        max_seq_len,
+        topology=topology,
+        imatrix=imatrix,
+        calibration=calibration_file,
+    )
 
 
 def vision_plain(
@@ -50,6 +67,9 @@ def vision_plain(
     dtype: Dtype = "auto",
     max_seq_len: MaxSeqLen = None,
     hf_cache_path: Cache = None,
+    topology: Topology = None,
+    imatrix: PageImatrix = None,
+    calibration_file: PageCalibration = None,
     max_batch_size: Ignored = None,
     max_num_images: Ignored = None,
     max_image_length: Ignored = None,
@@ -60,7 +80,15 @@ def vision_plain(
     del max_batch_size, max_num_images, max_image_length, max_edge
     check(arch, dtype)
     source = ModelSource(model=model_id, tokenizer_json=tokenizer_json, cache=hf_cache_path)
-    go(ctx, source, "vision-plain", max_seq_len)
+    go(
+        ctx,
+        source,
+        "vision-plain",
+        max_seq_len,
+        topology=topology,
+        imatrix=imatrix,
+        calibration=calibration_file,
+    )
 
 
 def gguf(
@@ -82,6 +110,9 @@ def gguf(
     tokenizer_json: Tokenizer = None,
     max_seq_len: MaxSeqLen = None,
     hf_cache_path: Cache = None,
+    topology: Topology = None,
+    imatrix: PageImatrix = None,
+    calibration_file: PageCalibration = None,
 ) -> None:
     """Serve (--port) or chat with (-i) a GGUF file."""
     source = ModelSource(
@@ -92,7 +123,15 @@ def gguf(
         tokenizer_json=tokenizer_json,
         cache=hf_cache_path,
     )
-    go(ctx, source, "gguf", max_seq_len)
+    go(
+        ctx,
+        source,
+        "gguf",
+        max_seq_len,
+        topology=topology,
+        imatrix=imatrix,
+        calibration=calibration_file,
+    )
 
 
 def check(arch: str | None, dtype: str) -> None:
@@ -103,9 +142,19 @@ def check(arch: str | None, dtype: str) -> None:
         raise typer.BadParameter(f"{dtype} is not one of auto, f32, f16, bf16", param_hint="-d")
 
 
-def go(ctx: typer.Context, source: ModelSource, command: str, context: int | None) -> None:
+def go(
+    ctx: typer.Context,
+    source: ModelSource,
+    command: str,
+    context: int | None,
+    *,
+    topology: Path | None,
+    imatrix: Path | None,
+    calibration: Path | None,
+) -> None:
     """Serve or chat, as the global options say; usage error if they say neither."""
     options: GlobalOptions = ctx.obj
+    quantization = Quantization(isq=options.isq, topology=topology, imatrix=imatrix, calibration=calibration)
     if options.port is None and not options.interactive:
         raise typer.BadParameter(
             f"nothing to do: add --port 1234 before `{command}` to serve HTTP, or -i to chat",
@@ -118,9 +167,9 @@ def go(ctx: typer.Context, source: ModelSource, command: str, context: int | Non
         from ostro.cli.settings import Settings
         from ostro.cli.talk import Talk
 
-        with open_host(source, runtime, options, isq=options.isq) as host:
+        with open_host(source, runtime, options, quantization=quantization) as host:
             Chat(Talk(host, Settings(seed=options.seed)), host.name).loop()
     elif options.port is not None:
         images = image_rules.access(local=check_address(address, options.port))
-        host = open_host(source, runtime, options, isq=options.isq, images=images)
+        host = open_host(source, runtime, options, quantization=quantization, images=images)
         serve_host(host, address, options.port)

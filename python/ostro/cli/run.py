@@ -11,7 +11,6 @@ from ostro.cli.model import (
     Compute,
     Context,
     GgufFile,
-    Isq,
     KvDtype,
     Mmproj,
     ModelArgument,
@@ -22,6 +21,15 @@ from ostro.cli.model import (
     TokenizerSource,
     open_host,
     runtime_config,
+)
+from ostro.cli.quantization import (
+    Calibration,
+    Imatrix,
+    Isq,
+    IsqCache,
+    IsqVision,
+    Quantization,
+    Topology,
 )
 from ostro.cli.settings import Settings
 
@@ -63,6 +71,11 @@ def run(
     seed: Annotated[int | None, typer.Option(help="Makes sampling repeatable.")] = None,
     stats: Annotated[bool, typer.Option("--stats", help="Tell tok/s on stderr after each answer.")] = False,
     isq: Isq = None,
+    isq_vision: IsqVision = True,
+    isq_cache: IsqCache = None,
+    topology: Topology = None,
+    imatrix: Imatrix = None,
+    calibration_file: Calibration = None,
     threads: Threads = 0,
     context: Context = None,
     compute: Compute = "auto",
@@ -75,6 +88,14 @@ def run(
     """
     options: GlobalOptions = ctx.obj
     options.refuse_page_form("run")
+    quantization = Quantization(
+        isq=isq,
+        vision=isq_vision,
+        cache=isq_cache,
+        topology=topology,
+        imatrix=imatrix,
+        calibration=calibration_file,
+    )
     source = ModelSource.of(model, model_option, file=file, mmproj=mmproj, tok_model_id=tok_model_id)
     if prompt is None and not sys.stdin.isatty():
         prompt = "-"
@@ -101,7 +122,7 @@ def run(
     from ostro.cli.talk import Talk, read_images
 
     images = read_images(image or [])  # before the model, which takes longer
-    with open_host(source, runtime, options, isq=isq, pan_and_scan=pan_and_scan) as host:
+    with open_host(source, runtime, options, quantization=quantization, pan_and_scan=pan_and_scan) as host:
         talk = Talk(host, settings, stats=stats)
         if images:
             talk.show(images)

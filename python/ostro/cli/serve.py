@@ -16,7 +16,6 @@ from ostro.cli.model import (
     Compute,
     Context,
     GgufFile,
-    Isq,
     KvDtype,
     Mmproj,
     ModelArgument,
@@ -27,6 +26,15 @@ from ostro.cli.model import (
     TokenizerSource,
     open_host,
     runtime_config,
+)
+from ostro.cli.quantization import (
+    Calibration,
+    Imatrix,
+    Isq,
+    IsqCache,
+    IsqVision,
+    Quantization,
+    Topology,
 )
 from ostro.errors import OstroError
 
@@ -53,6 +61,11 @@ def serve(
         str, typer.Option("--host", help="Address to listen on; 0.0.0.0 is everybody.")
     ] = LOCAL,
     isq: Isq = None,
+    isq_vision: IsqVision = True,
+    isq_cache: IsqCache = None,
+    topology: Topology = None,
+    imatrix: Imatrix = None,
+    calibration_file: Calibration = None,
     max_seqs: Annotated[int, typer.Option(min=1, help="Sequences in one step.")] = 32,
     max_waiting: Annotated[
         int, typer.Option(min=0, help="Sequences that may wait before 429 is the answer.")
@@ -72,6 +85,14 @@ def serve(
     """
     options: GlobalOptions = ctx.obj
     options.refuse_page_form("serve")
+    quantization = Quantization(
+        isq=isq,
+        vision=isq_vision,
+        cache=isq_cache,
+        topology=topology,
+        imatrix=imatrix,
+        calibration=calibration_file,
+    )
     source = ModelSource.of(model, model_option, file=file, mmproj=mmproj, tok_model_id=tok_model_id)
     runtime = runtime_config(
         options,
@@ -89,7 +110,9 @@ def serve(
         private_hosts=allow_private_image_hosts,
         no_urls=no_image_urls,
     )
-    host = open_host(source, runtime, options, isq=isq, images=images, pan_and_scan=pan_and_scan)
+    host = open_host(
+        source, runtime, options, quantization=quantization, images=images, pan_and_scan=pan_and_scan
+    )
     rules_given = bool(allowed_image_root or allow_private_image_hosts or no_image_urls)
     if rules_given and host.config.vision is not None:
         print(image_rules.describe(images), flush=True)

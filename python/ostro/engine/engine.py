@@ -12,7 +12,7 @@ import random
 import time
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ostro.engine.image_rows import ImageRows
 from ostro.engine.kv_pages import KvPages, machine_memory
@@ -125,14 +125,11 @@ class Engine:
         self._vocabulary = vocabulary
         self._stop_ids = frozenset(stop_ids)
         stores = model.kv_stores(ops)
-        # Which types of matrix and store these three agree on ends here.
-        self._forward: Callable[[Batch], NDArray[np.float32]] = lambda batch: model.forward(
-            batch, stores, ops
-        )
+        self._images = ImageRows(config.image_cache_bytes)
+        # Which types of matrix and store the three agree on ends here.
+        self._run: Callable[[Model[Any, Any]], None] = partial(self._use, stores=stores, ops=ops)
+        self._run(model)
         vision = model.vision
-        self._sees = vision is not None
-        encode = None if vision is None else partial(vision.encode, ops=ops)
-        self._images = ImageRows(encode, config.image_cache_bytes)
         self._step_rows = max(config.prefill_chunk, 0 if vision is None else vision.tokens_per_image)
         ceiling = machine_memory() // 2 if config.kv_bytes is None else config.kv_bytes
         pages = KvPages(
@@ -155,6 +152,19 @@ class Engine:
         self._steps = 0
         self._prompt_tokens = 0
         self._completion_tokens = 0
+
+    def replace_model(self, model: Model[Any, Any]) -> None:
+        """Run another model of the same shapes from the next step on.
+
+        Sequences keep their place, and the keys and values that they have.
+        """
+        self._run(model)
+
+    def _use(self, model: Model[Any, Any], stores: Mapping[LayerKind, Any], ops: Ops[Any, Any]) -> None:
+        self._forward: Callable[[Batch], NDArray[np.float32]] = partial(model.forward, stores=stores, ops=ops)
+        vision = model.vision
+        self._sees = vision is not None
+        self._images.encode_with(None if vision is None else partial(vision.encode, ops=ops))
 
     def prepare(self, prompt: Prompt, sampling: Sampling) -> Sequence:
         """Check a request and build its sequence, leaving the engine as it is; may be called from any thread.

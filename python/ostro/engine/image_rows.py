@@ -25,12 +25,11 @@ _log = logging.getLogger(__name__)
 class ImageRows:
     """Encodes the images that sequences wait for, one after the other.
 
-    encode: starts to compute an image; None for a model that reads text only.
     capacity: bytes of rows that are kept for later requests; those that a sequence holds do not count.
     """
 
-    def __init__(self, encode: Encode | None, capacity: int) -> None:
-        self._encode = encode
+    def __init__(self, capacity: int) -> None:
+        self._encode: Encode | None = None
         self._capacity = capacity
         self._cache: OrderedDict[bytes, Rows] = OrderedDict()
         self._failed: dict[bytes, EngineError] = {}
@@ -38,6 +37,16 @@ class ImageRows:
         self._job_hash = b""
         self.nbytes = 0
         self.encoded = 0
+
+    def encode_with(self, encode: Encode | None) -> None:
+        """Compute images with this from now on, and forget those of before.
+
+        encode: starts to compute an image; None for a model that reads text only.
+        """
+        self._encode = encode
+        self._cache.clear()
+        self._job = None
+        self.nbytes = 0
 
     def provide(self, sequences: Iterable[Sequence]) -> list[tuple[Sequence, EngineError]]:
         """Give each sequence the rows of its next image if they are known, else see that they will be.

@@ -44,9 +44,12 @@ class Checkpoint:
     vision_tensors: the image half, where the files have one: "vision." + the names of Hugging Face's SigLIP
         tower, "projector.mm_input_projection_weight" [vision, D] (not transposed),
         "projector.mm_soft_emb_norm.weight". Complete and of the right shapes if config.vision is set.
+        Quantized ones (`quant/`) may have a wider `mlp`, filled up with zeros, and the projection as rows to
+        multiply with, "projector.mm_input_projection.weight" [D, vision].
     norm_offset: what to add to every norm weight: 1.0 for Hugging Face files; 0.0 for GGUF, which has 1 + w.
     projector_norm_offset: the same for the projector's norm.
     pan_and_scan: what the files say about crops.
+    files: where the tensors are.
     """
 
     name: str
@@ -59,6 +62,7 @@ class Checkpoint:
     vision_tensors: Mapping[str, Tensor] = field(default_factory=dict)
     projector_norm_offset: float = 1.0
     pan_and_scan: PanAndScan = field(default_factory=PanAndScan)
+    files: tuple[Path, ...] = ()
 
 
 class Progress(Protocol):

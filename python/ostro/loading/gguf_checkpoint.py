@@ -78,6 +78,7 @@ def open_gguf(path: Path, *, name: str, tokenizer: Path | None = None) -> Checkp
         generation=gguf_config.parse_generation(first.metadata, source),
         vision_tensors=vision_tensors,
         projector_norm_offset=norm_offset(vision_tensors[PROJECTOR_NORM]) if vision_tensors else 1.0,
+        files=tuple(file.path for file in (first, *others)),
     )
     for file in (first, *others):
         file.unload_metadata()

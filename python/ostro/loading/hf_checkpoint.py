@@ -64,6 +64,7 @@ def open_hugging_face(
         generation=read_generation(folder),
         vision_tensors=vision_tensors,
         pan_and_scan=pan_and_scan,
+        files=tuple(dict.fromkeys(tensor.path for tensor in stored.values())),
     )
 
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import mmap
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from ostro.errors import CorruptFile, ModelNotFound
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from numpy.typing import NDArray
 
 _POINTER = b"version https://git-lfs"
 
@@ -41,3 +45,36 @@ def unload(mapped: mmap.mmap, size: int) -> None:
     whole_pages = min(size, len(mapped)) // mmap.PAGESIZE * mmap.PAGESIZE
     if whole_pages and hasattr(mmap, "MADV_DONTNEED"):
         mapped.madvise(mmap.MADV_DONTNEED, 0, whole_pages)
+
+
+def release(data: NDArray[np.uint8]) -> None:
+    """Give back the memory of a view of a mapped file; what is read again comes from the file again.
+
+    Without effect on anything else, and on what shares a page with the bytes around it.
+    """
+    if hasattr(mmap, "MADV_DONTNEED"):
+        _advise(data, mmap.MADV_DONTNEED)
+
+
+def will_need(data: NDArray[np.uint8]) -> None:
+    """Have the system read a view of a mapped file ahead of its use; without effect on anything else."""
+    if hasattr(mmap, "MADV_WILLNEED"):
+        _advise(data, mmap.MADV_WILLNEED)
+
+
+def _advise(data: NDArray[np.uint8], advice: int) -> None:
+    owner: Any = data
+    while isinstance(owner, np.ndarray):
+        owner = owner.base
+    mapped = owner.obj if isinstance(owner, memoryview) else owner
+    if not isinstance(mapped, mmap.mmap) or not len(data):
+        return
+    start = _address(data) - _address(np.frombuffer(mapped, np.uint8))
+    first = -(-start // mmap.PAGESIZE) * mmap.PAGESIZE
+    last = (start + data.nbytes) // mmap.PAGESIZE * mmap.PAGESIZE
+    if first < last:
+        mapped.madvise(advice, first, last - first)
+
+
+def _address(data: NDArray[np.uint8]) -> int:
+    return int(data.__array_interface__["data"][0])

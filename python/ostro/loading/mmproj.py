@@ -57,6 +57,7 @@ def add_mmproj(checkpoint: Checkpoint, path: Path) -> Checkpoint:
         vision_tensors=tensors,
         # The converter has added 1 to everything that ends in "norm.weight".
         projector_norm_offset=0.0,
+        files=(*checkpoint.files, path),
     )
 
 

@@ -53,6 +53,11 @@ def read_safetensors(path: Path) -> dict[str, Stored]:
 
     CorruptFile when the header is malformed or its extents overlap, leave gaps or leave the file.
     """
+    return read_annotated(path)[0]
+
+
+def read_annotated(path: Path) -> tuple[dict[str, Stored], dict[str, str]]:
+    """The same, and the texts that the header's metadata has."""
     mapped = map_file(path)
     size = int.from_bytes(mapped[:8], "little")
     if len(mapped) < 8 or size > len(mapped) - 8 or size > MAX_HEADER:
@@ -60,7 +65,7 @@ def read_safetensors(path: Path) -> dict[str, Stored]:
             f"{path}: claims a header of {size} bytes; the file has {len(mapped)}, the limit is {MAX_HEADER}"
         )
     header = parse_json(mapped[8 : 8 + size], f"{path}: header")
-    header.pop("__metadata__", None)
+    metadata = header.pop("__metadata__", None)
     start = 8 + size
     result: dict[str, Stored] = {}
     extents: list[tuple[int, int, str]] = []
@@ -75,7 +80,8 @@ def read_safetensors(path: Path) -> dict[str, Stored]:
         data = np.frombuffer(mapped, np.uint8, end - begin, start + begin)
         result[name] = Stored(path, name, dtype, shape, data)
     _check_extents(path, extents, len(mapped) - start)
-    return result
+    texts = metadata if isinstance(metadata, dict) else {}
+    return result, {key: text for key, text in texts.items() if isinstance(text, str)}
 
 
 def _entry(path: Path, name: str, entry: Any) -> tuple[str, tuple[int, ...], int, int]:

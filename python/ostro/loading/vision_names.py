@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 PROJECTION = "projector.mm_input_projection_weight"
+PROJECTION_TURNED = "projector.mm_input_projection.weight"
+"""The same [text D, vision D]: rows to multiply with, which is how it is quantized."""
 PROJECTOR_NORM = "projector.mm_soft_emb_norm.weight"
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Generic
 
 import numpy as np
 
+from ostro.loading.vision_names import PROJECTION, PROJECTION_TURNED
 from ostro.ops.protocol import PAGE_SIZE, LayerNorm, Linear, MatrixT, Norm, StoreT
 
 if TYPE_CHECKING:
@@ -127,7 +128,7 @@ class Siglip(Generic[MatrixT]):
             ),
             post_layernorm=weights.layer_norm("vision.post_layernorm"),
             soft_emb_norm=Norm(norm + np.float32(checkpoint.projector_norm_offset), config.layer_norm_eps),
-            input_projection=weights.transposed("projector.mm_input_projection_weight"),
+            input_projection=weights.projection(),
         )
 
 
@@ -181,8 +182,10 @@ class _Weights(Generic[MatrixT, StoreT]):
         tensor = self.checkpoint.vision_tensors[name + ".weight"].as_matrix()
         return Linear(self.ops.matrix(tensor), self.vector(name + ".bias"))
 
-    def transposed(self, name: str) -> MatrixT:
-        return self.ops.matrix(self.checkpoint.vision_tensors[name].transposed())
+    def projection(self) -> MatrixT:
+        tensors = self.checkpoint.vision_tensors
+        turned = tensors.get(PROJECTION_TURNED)
+        return self.ops.matrix(tensors[PROJECTION].transposed() if turned is None else turned)
 
     def layer_norm(self, name: str) -> LayerNorm:
         return LayerNorm(self.vector(name + ".weight"), self.vector(name + ".bias"), self.eps)

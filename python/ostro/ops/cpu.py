@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from ostro.ops.batch import Batch
     from ostro.ops.protocol import LayerCache, LayerNorm, Linear, Norm, Rows
     from ostro.ops.tensor import Format, Tensor
+
+CpuMatrix: TypeAlias = _kernels.Matrix
 
 QUANTIZED_AT_ONCE = 32 << 20
 """Bytes of a source that one call of the kernel reads: bounds how late a progress bar or an interrupt is."""

@@ -14,9 +14,11 @@ from starlette.responses import Response
 from ostro.async_streams import AsyncStream
 from ostro.errors import InvalidParameter
 from ostro.host import DEFAULT_NAME
+from ostro.server.bodies import read_body, speaks
 from ostro.server.docs_page import render_docs
 from ostro.server.failures import gone
-from ostro.server.limits import ClientGone, read_json_body, while_connected
+from ostro.server.limits import ClientGone, while_connected
+from ostro.server.quantization import quantization_router
 from ostro.server.schema import (
     Body,
     ChatBody,
@@ -24,7 +26,6 @@ from ostro.server.schema import (
     DetokenizeBody,
     GenerationBody,
     TokenizeBody,
-    parse,
 )
 from ostro.server.sse import EventStream
 
@@ -39,18 +40,14 @@ if TYPE_CHECKING:
 
 BodyT = TypeVar("BodyT", bound=Body)
 
-PARSE_IN_THREAD_BYTES = 64 * 1024
-
 
 def build_router(host: ModelHost, *, max_body_bytes: int, keep_alive: float) -> APIRouter:
     """All routes over one model."""
     router = APIRouter()
+    router.include_router(quantization_router(host, max_body_bytes=max_body_bytes))
 
     async def read(kind: type[BodyT], request: Request) -> BodyT:
-        raw = await read_json_body(request, max_body_bytes)
-        if len(raw) < PARSE_IN_THREAD_BYTES:
-            return parse(kind, raw)
-        return await asyncio.to_thread(parse, kind, raw)
+        return await read_body(kind, request, max_body_bytes)
 
     async def answer(
         request: Request,
@@ -71,7 +68,7 @@ def build_router(host: ModelHost, *, max_body_bytes: int, keep_alive: float) -> 
         except ClientGone:
             return gone()
 
-    @router.post("/v1/chat/completions", openapi_extra=_speaks(ChatBody, "ChatCompletionResponse"))
+    @router.post("/v1/chat/completions", openapi_extra=speaks(ChatBody, "ChatCompletionResponse"))
     async def chat_completions(request: Request) -> Response:
         """Answer a conversation."""
         body = await read(ChatBody, request)
@@ -79,7 +76,7 @@ def build_router(host: ModelHost, *, max_body_bytes: int, keep_alive: float) -> 
         threads = host.threads_for(body.messages)
         return await answer(request, body, partial(host.start_chat, body.to_request()), threads)
 
-    @router.post("/v1/completions", openapi_extra=_speaks(CompletionBody, "CompletionResponse"))
+    @router.post("/v1/completions", openapi_extra=speaks(CompletionBody, "CompletionResponse"))
     async def completions(request: Request) -> Response:
         """Continue one or several texts."""
         body = await read(CompletionBody, request)
@@ -98,7 +95,7 @@ def build_router(host: ModelHost, *, max_body_bytes: int, keep_alive: float) -> 
         host.check_name(model)
         return JSONResponse(_model_entry(host, model))
 
-    @router.post("/tokenize", openapi_extra=_speaks(TokenizeBody))
+    @router.post("/tokenize", openapi_extra=speaks(TokenizeBody))
     async def tokenize(request: Request) -> Response:
         """Token ids of a text or of messages."""
         body = await read(TokenizeBody, request)
@@ -107,7 +104,7 @@ def build_router(host: ModelHost, *, max_body_bytes: int, keep_alive: float) -> 
         tokens = await loop.run_in_executor(host.threads_for(body.messages), _tokenizing(host, body))
         return JSONResponse({"tokens": tokens, "count": len(tokens), "max_model_len": host.context_length})
 
-    @router.post("/detokenize", openapi_extra=_speaks(DetokenizeBody))
+    @router.post("/detokenize", openapi_extra=speaks(DetokenizeBody))
     async def detokenize(request: Request) -> Response:
         """The text of token ids."""
         body = await read(DetokenizeBody, request)
@@ -144,18 +141,6 @@ def _tokenizing(host: ModelHost, body: TokenizeBody) -> Callable[[], list[int]]:
     if body.text is None:
         return partial(host.tokenize_chat, body.messages)
     return partial(host.tokenize, body.text, add_special_tokens=body.add_special_tokens)
-
-
-def _speaks(body: type[Body], response: str | None = None) -> dict[str, Any]:
-    """OpenAPI of a route that reads its body itself."""
-    spoken: dict[str, Any] = {"requestBody": {"required": True, "content": _json_of(body.__name__)}}
-    if response is not None:
-        spoken["responses"] = {"200": {"description": "The answer", "content": _json_of(response)}}
-    return spoken
-
-
-def _json_of(name: str) -> dict[str, Any]:
-    return {"application/json": {"schema": {"$ref": f"#/components/schemas/{name}"}}}
 
 
 def _model_entry(host: ModelHost, name: str) -> dict[str, Any]:

@@ -225,6 +225,13 @@ class DetokenizeBody(Body):
     skip_special_tokens: bool = True
 
 
+class ReIsqBody(Body):
+    """POST /re_isq."""
+
+    model: str | None = None
+    ggml_type: str | int = Field(description="A number format, e.g. Q4K, or 4.")
+
+
 def parse(kind: type[BodyT], raw: bytes) -> BodyT:
     """The body; InvalidJson, or InvalidParameter naming the first field that is wrong."""
     try:

@@ -1,0 +1,1 @@
+"""Quantization while loading: what gets which number format, and making it so."""
