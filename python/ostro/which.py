@@ -80,7 +80,7 @@ class Which(ABC):
         """Where to load from."""
 
     @staticmethod
-    def demo() -> MultimodalPlain:
+    def demo() -> Which:
         """The small vision model that comes with the package (ostro only)."""
         return MultimodalPlain(DEMO_MODEL)
 

@@ -43,6 +43,7 @@ def test_openapi_is_complete(served: Served) -> None:
         "/health",
         "/tokenize",
         "/detokenize",
+        "/re_isq",
         "/v1/chat/completions",
         "/v1/completions",
         "/v1/models",

@@ -76,11 +76,8 @@ def test_no_file(files: Any) -> None:
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("topology", "t.yml"),
         ("write_uqff", "x.uqff"),
         ("from_uqff", ["x.uqff"]),
-        ("calibration_file", "c.txt"),
-        ("imatrix", "i.dat"),
         ("auto_map_params", object()),
         ("matformer_slice_name", "x"),
         ("matformer_config_path", "x"),
@@ -167,5 +164,18 @@ def test_unknown_isq_names_list_all(asked: Any) -> None:
     assert caught.value.message == (
         f"in_situ_quant: unknown type {str(asked)!r}; "
         "known are 2, 3, 4, 5, 6, 8, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, "
-        "Q8_1, Q2K, Q3K, Q4K, Q5K, Q6K, Q8K, HQQ4, HQQ8, FP8, AFQ2, AFQ3, AFQ4, AFQ6, AFQ8, F8Q8, MXFP4"
+        "Q8_1, Q2K, Q3K, Q4K, Q5K, Q6K, Q8K, HQQ4, HQQ8, FP8, AFQ2, AFQ3, AFQ4, AFQ6, AFQ8, F8Q8, MXFP4, "
+        "Q3K_S, Q3K_M, Q3K_L, Q4K_S, Q4K_M, Q5K_S, Q5K_M"
     )
+
+
+def test_files_that_say_how_to_quantize() -> None:
+    source = Which.VisionPlain("a/b", topology="t.yml", imatrix="i.gguf").source()
+    assert (source.topology, source.imatrix, source.calibration_file) == (Path("t.yml"), Path("i.gguf"), None)
+    assert Which.GGUF("a/b", "c.gguf", calibration_file="c.txt").source().calibration_file == Path("c.txt")
+    with pytest.raises(InvalidParameter) as caught:
+        Which.Plain("a/b", imatrix="i.gguf", calibration_file="c.txt")
+    assert str(caught.value) == "imatrix and calibration_file exclude each other"
+    with pytest.raises(InvalidParameter) as caught:
+        Which.Plain("a/b", topology=7)  # type: ignore[arg-type]
+    assert str(caught.value) == "topology must be the path of a file, got 7"

@@ -98,10 +98,10 @@ class ModelSource:
 
     def which(self) -> Plain | MultimodalPlain | GGUF:
         """The same in the terms of the Python API; fetches nothing."""
-        from ostro.which import Which
+        from ostro.which import DEMO_MODEL, GGUF, MultimodalPlain, Plain
 
         if self.model is None:
-            return Which.demo()
+            return MultimodalPlain(DEMO_MODEL)
         path = Path(self.model)
         if self.model == DEMO and not path.exists():
             path = demo_file()
@@ -111,7 +111,7 @@ class ModelSource:
                 raise ModelNotFound(f"there is no file {path}")
             folder, file = str(path.parent), path.name
         if file is not None:
-            return Which.GGUF(
+            return GGUF(
                 folder,
                 file,
                 self.tok_model_id,
@@ -126,7 +126,7 @@ class ModelSource:
             )
         if self.tok_model_id is not None:
             raise typer.BadParameter("only GGUF files take their tokenizer from elsewhere", param_hint="-t")
-        return Which.Plain(folder, tokenizer_json=self.tokenizer_json, hf_cache_path=self.cache)
+        return Plain(folder, tokenizer_json=self.tokenizer_json, hf_cache_path=self.cache)
 
 
 def demo_file() -> Path:

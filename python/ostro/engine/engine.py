@@ -161,7 +161,9 @@ class Engine:
         self._run(model)
 
     def _use(self, model: Model[Any, Any], stores: Mapping[LayerKind, Any], ops: Ops[Any, Any]) -> None:
-        self._forward: Callable[[Batch], NDArray[np.float32]] = partial(model.forward, stores=stores, ops=ops)
+        self._forward: Callable[[Batch], NDArray[np.float32]] = lambda batch: model.forward(
+            batch, stores, ops
+        )
         vision = model.vision
         self._sees = vision is not None
         self._images.encode_with(None if vision is None else partial(vision.encode, ops=ops))
