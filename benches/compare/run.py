@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psutil
-from benches.compare import peers, summary
+from benches.compare import isq, peers, summary
 from benches.compare.company import Moment
 from benches.compare.models import MODELS, decode_tokens, into_page_cache, model_file
 from benches.compare.protocol import Worker, WorkerError
@@ -193,6 +193,9 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--limit", type=float, default=600.0, help="seconds that one measurement may take")
     parser.add_argument("--record", type=Path, help="JSON file to write")
+    parser.add_argument(
+        "--isq", metavar="TYPE", help="compare quantization while loading (4b in bfloat16) instead: Q4K"
+    )
     return parser.parse_args(argv)
 
 
@@ -217,6 +220,18 @@ def main(argv: Sequence[str] | None = None) -> None:
         "engines": {},
         "models": {},
     }
+    if options.isq:
+        report |= {"benchmark": "quantization while loading, in turns", "models": {}}
+        report["isq"] = isq.compare(
+            options.isq,
+            options.engines,
+            rounds=rounds,
+            threads=options.threads,
+            cache=cache,
+            limit=options.limit,
+        )
+        _write(options.record, report)
+        return
     for model in options.models:
         path = model_file(model, cache)
         tokens = decode_tokens(path.stat().st_size, quick=options.quick)
@@ -232,10 +247,14 @@ def main(argv: Sequence[str] | None = None) -> None:
             "rows": summary.record(table),
         }
         print("", *summary.lines(table, options.engines), "", sep="\n", flush=True)
-        if options.record:
-            # After each model: an interrupted run keeps what it has.
-            options.record.parent.mkdir(parents=True, exist_ok=True)
-            options.record.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+        # After each model: an interrupted run keeps what it has.
+        _write(options.record, report)
+
+
+def _write(path: Path | None, report: dict[str, Any]) -> None:
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
