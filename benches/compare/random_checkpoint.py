@@ -78,7 +78,7 @@ def write(folder: Path, *, seed: int = 0) -> None:
     random = np.random.Generator(np.random.SFC64(seed))
     shards = {"model-00001-of-00002.safetensors": _names(config, vision=True)}
     shards["model-00002-of-00002.safetensors"] = _names(config, vision=False)
-    weight_map = {}
+    weight_map: dict[str, str] = {}
     for shard, names in shards.items():
         _write_shard(part / shard, names, random)
         weight_map |= dict.fromkeys(names, shard)
@@ -125,4 +125,5 @@ def _weights(name: str, count: int, random: np.random.Generator) -> NDArray[np.u
     elif "norm" in name and not name.endswith(".bias"):
         values = np.abs(values)
     bits = values.view(np.uint32)
-    return ((bits + 0x8000) >> 16).astype(np.uint16)
+    halves: NDArray[np.uint16] = ((bits + 0x8000) >> 16).astype(np.uint16)
+    return halves
