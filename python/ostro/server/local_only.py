@@ -28,6 +28,24 @@ class ForeignOrigin(RequestError):
     code = "foreign_origin"
 
 
+class OwnMachineOnly(RequestError):
+    """The request changes the server for everybody, and comes from another machine."""
+
+    status = 403
+    code = "own_machine_only"
+
+
+def check_own_machine(scope: Scope) -> None:
+    """OwnMachineOnly unless a program of this machine, and not a page in its browser, sends the request."""
+    client, headers = scope.get("client"), Headers(scope=scope)
+    names = (headers.get("origin"), _with_scheme(headers.get("host")))
+    near = client is None or _is_loopback(client[0])  # None: a socket of this machine
+    if not near or not all(name is None or _is_local(name) for name in names):
+        raise OwnMachineOnly(
+            "this changes the model for everybody, so it is for programs on the server's own machine only"
+        )
+
+
 class LocalOnly:
     """ASGI middleware: 403 unless Host, and Origin if there is one, name this machine."""
 
@@ -55,6 +73,13 @@ class LocalOnly:
 
 def _with_scheme(host: str | None) -> str | None:
     return None if host is None else f"//{host}"
+
+
+def _is_loopback(address: str) -> bool:
+    try:
+        return ipaddress.ip_address(address.partition("%")[0]).is_loopback
+    except ValueError:
+        return False
 
 
 def _is_local(url: str) -> bool:

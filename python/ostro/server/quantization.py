@@ -1,4 +1,4 @@
-"""Routes that change how the weights are quantized."""
+"""Routes that change how the weights are quantized, for programs of the server's own machine."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from starlette.responses import Response
 from ostro.host import DEFAULT_NAME
 from ostro.isq_names import isq_name
 from ostro.server.bodies import read_body, speaks
+from ostro.server.local_only import check_own_machine
 from ostro.server.schema import ReIsqBody
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ def quantization_router(host: ModelHost, *, max_body_bytes: int) -> APIRouter:
     @router.post("/re_isq", openapi_extra=speaks(ReIsqBody))
     async def re_isq(request: Request) -> Response:
         """Quantize again from the model's files; answers when the new weights are in use."""
+        check_own_machine(request.scope)
         body = await read_body(ReIsqBody, request, max_body_bytes)
         host.check_name(body.model or DEFAULT_NAME)
         name = isq_name(body.ggml_type)
