@@ -43,7 +43,7 @@ _VISION_PREFIXES = (
     "vision_tower.",
 )
 _PROJECTOR_PREFIXES = ("model.multi_modal_projector.", "multi_modal_projector.")
-_HEADS = ("lm_head.weight", "language_model.lm_head.weight")
+HEADS = ("lm_head.weight", "language_model.lm_head.weight")
 _TEXT_PROBE = "embed_tokens.weight"
 
 _BUFFERS = re.compile(r"(^|\.)(rotary_emb(_local)?\.(\w+_)?inv_freq|embeddings\.position_ids)$")
@@ -144,7 +144,7 @@ def from_hugging_face(names: Iterable[str], source: str, *, tied: bool) -> Renam
     result = Renaming(text_prefix, vision_prefix=vision_prefix, projector_prefix=projector_prefix)
     leftovers = []
     for name in names:
-        if name in _HEADS:
+        if name in HEADS:
             if tied:
                 continue
             table, canonical = result.text, "lm_head.weight"
