@@ -154,6 +154,7 @@ class ModelHost:
         checkpoint = open_checkpoint(
             source.model,
             gguf_file=source.gguf_file,
+            uqff_files=source.uqff_files,
             mmproj_file=source.mmproj_file,
             tokenizer_json=source.tokenizer_json,
             tok_model_id=source.tok_model_id,
@@ -162,6 +163,10 @@ class ModelHost:
             cache_dir=source.cache_dir,
             progress=progress,
         )
+        if source.write_uqff is not None:
+            from ostro.loading.uqff_writer import write_uqff
+
+            write_uqff(checkpoint, None, source.write_uqff, progress)
         if checkpoint.tokenizer is None:
             raise BadConfig(
                 f"{checkpoint.name} has no tokenizer: put tokenizer.json beside it, "

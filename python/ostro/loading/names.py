@@ -177,3 +177,14 @@ def _refuse(leftovers: list[str], source: str) -> None:
         shown = ", ".join(repr(name[:80]) for name in leftovers[:5])
         more = f" and {len(leftovers) - 5} more" if len(leftovers) > 5 else ""
         raise UnknownTensor(f"{source}: Gemma 3 has no place for {shown}{more}")
+
+
+def as_mistral_rs(canonical: str, *, sees: bool) -> str:
+    """The name under which mistral.rs looks for a tensor: Google's own layout. sees: it has an image half."""
+    if canonical == "lm_head.weight":
+        return HEADS[1] if sees else HEADS[0]
+    text_prefix = "language_model.model." if sees else "model."
+    renaming = Renaming(
+        text_prefix, vision_prefix=_VISION_PREFIXES[1], projector_prefix=_PROJECTOR_PREFIXES[1]
+    )
+    return renaming.own_name(canonical)

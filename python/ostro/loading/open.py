@@ -177,6 +177,7 @@ def _with_side_files(checkpoint: Checkpoint, side: Path) -> Checkpoint:
     ids = tuple(dict.fromkeys((*own.eos_token_ids, *generation.eos_token_ids)))
     return replace(
         checkpoint,
+        folder=side if (side / "config.json").is_file() else checkpoint.folder,
         chat_template=read_chat_template(side) or checkpoint.chat_template,
         generation=replace(own if generation == GenerationDefaults() else generation, eos_token_ids=ids),
     )

@@ -110,6 +110,7 @@ def _numbers(packed: Bytes, bits: int) -> Bytes:
     """The inverse of `_arranged`."""
     if bits == 8:
         return packed
+    numbers: Bytes
     if bits in (2, 3):
         numbers = _two_bits(packed[:, :16])
     else:
@@ -123,7 +124,8 @@ def _numbers(packed: Bytes, bits: int) -> Bytes:
 
 def _bits(numbers: Bytes, at: int, count: int) -> Bytes:
     """So many bits of each, from that one."""
-    return numbers >> np.uint8(at) & np.uint8(2**count - 1)
+    bits: Bytes = numbers >> np.uint8(at) & np.uint8(2**count - 1)
+    return bits
 
 
 def _pack_two_bits(numbers: Bytes) -> Bytes:
@@ -146,8 +148,8 @@ def _unpacked(stream: Bytes, bits: int) -> Bytes:
     words = np.zeros((len(stream), stream.shape[1] // width), np.uint32)
     for index in range(width):
         words |= stream[:, index::width].astype(np.uint32) << np.uint32(8 * index)
-    numbers = words[..., None] >> shifts & np.uint32(2**bits - 1)
-    return numbers.astype(np.uint8).reshape(len(stream), -1)
+    numbers: Bytes = (words[..., None] >> shifts & np.uint32(2**bits - 1)).astype(np.uint8)
+    return numbers.reshape(len(stream), -1)
 
 
 def _packed(numbers: Bytes, bits: int) -> Bytes:
@@ -158,7 +160,8 @@ def _packed(numbers: Bytes, bits: int) -> Bytes:
     words = numbers.reshape(len(numbers), -1, len(shifts)).astype(np.uint32) << shifts
     joined = np.bitwise_or.reduce(words, -1)
     stream = [(joined >> np.uint32(8 * index)).astype(np.uint8) for index in range(width)]
-    return np.stack(stream, -1).reshape(len(numbers), -1)
+    packed: Bytes = np.stack(stream, -1).reshape(len(numbers), -1)
+    return packed
 
 
 def _words(bits: int) -> tuple[int, NDArray[np.uint32]]:
