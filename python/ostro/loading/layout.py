@@ -176,10 +176,10 @@ def _explain(names: Collection[str]) -> str:
         return "this is an adapter (LoRA), not a model; merge it into its base model first"
     if any(re.fullmatch(r"pytorch_model.*\.bin|.*\.pth", name) for name in names):
         return "its weights are Python pickles; ostro reads safetensors and GGUF"
-    if "config.json" in names:
-        return "config.json is there, but no safetensors, GGUF or UQFF weights"
     if any(is_uqff(name) for name in names):
         return f"UQFF files without {RESIDUAL}, which holds the weights that are not quantized"
+    if "config.json" in names:
+        return "config.json is there, but no safetensors, GGUF or UQFF weights"
     if any(name.endswith(".safetensors") for name in names):
         return "safetensors weights without a config.json"
     return "no model in there: neither a GGUF file nor config.json with safetensors weights"
