@@ -86,10 +86,15 @@ def _by_name(names: Iterable[str]) -> dict[str, tuple[str, ...]]:
     """Stem -> files in the order of their numbers."""
     numbered: dict[str, dict[int, str]] = {}
     for name in sorted(names):
-        match = _SHARD.fullmatch(name)
-        stem, number = (match["stem"], int(match["number"])) if match else (name[: -len(SUFFIX)], 0)
+        stem, number = _stem(name)
         numbered.setdefault(stem, {})[number] = name
     return {stem: tuple(files[number] for number in sorted(files)) for stem, files in numbered.items()}
+
+
+def _stem(name: str) -> tuple[str, int]:
+    """What is common to a model's files, and the number of this one; 0 without one."""
+    match = _SHARD.fullmatch(name)
+    return (match["stem"], int(match["number"])) if match else (name[: -len(SUFFIX)], 0)
 
 
 def _chosen(choice: str, sets: Sets, where: str) -> tuple[str, ...]:
@@ -99,7 +104,7 @@ def _chosen(choice: str, sets: Sets, where: str) -> tuple[str, ...]:
             return _complete(files, where)
     wanted = _meanings(choice[: -len(SUFFIX)] if is_uqff(choice) else choice)
     for key, files in sets.items():
-        if _plain(key.rpartition("/")[2]) in wanted:
+        if {_plain(name.rpartition("/")[2]) for name in (key, _stem(files[0])[0])} & wanted:
             return _complete(files, where)
     raise ModelNotFound(f"{where} has no UQFF file {choice!r}{_listing(sets)}")
 

@@ -33,7 +33,8 @@ def float32(tensor: Tensor) -> Rows:
 
     BadTensor if its bytes are not those of such a tensor.
     """
-    rows, cols = math.prod(tensor.shape[:-1]), tensor.shape[-1]
+    rows = 1 if len(tensor.shape) == 1 else tensor.shape[0]
+    cols = math.prod(tensor.shape) // rows
     try:
         values = _kernels.Matrix(tensor.data, tensor.format.name, rows, cols).dequantize(0, rows)
     except ValueError as error:
