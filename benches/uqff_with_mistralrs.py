@@ -17,7 +17,6 @@ import json
 import os
 import subprocess
 import tempfile
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,17 +27,11 @@ from ostro import ChatCompletionRequest, ChatCompletionResponse, Runner, Which
 from ostro.errors import OstroError
 from ostro.isq_names import IsqType, isq_name
 from ostro.loading.demo import demo_folder
-from ostro.loading.open import open_checkpoint
 from ostro.loading.safetensors_writer import Entry, write_safetensors
-from ostro.loading.uqff_entries import is_layer
-from ostro.loading.uqff_writer import write_uqff
-from ostro.ops.cpu import CpuOps
-from ostro.ops.tensor import FORMATS
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from ostro.ops.tensor import Tensor
 
 HIDDEN, INNER, HEAD_DIM, VISION, VISION_INNER, PATCH = 256, 64, 32, 32, 64, 7
 SPECIAL = (
@@ -182,40 +175,26 @@ def _ostro(folder: Path, picture: Path) -> str:
     return str(response.choices[0].message.content)
 
 
-def _quantized(tensor: Tensor, name: str, quant: str, ops: CpuOps) -> Tensor:
-    fmt = FORMATS[quant]
-    if not is_layer(name) or tensor.shape[1] % fmt.block:
-        return tensor
-    return ops.quantize(tensor, fmt)
-
-
-def _write(target: Path, quant: str, ops: CpuOps) -> str:
-    """Quantize the package's model, all projections alike; what went wrong, or nothing."""
-    checkpoint = open_checkpoint(demo_folder())
+def _write(target: Path, quant: str) -> str:
+    """Quantize the package's model and write it; what went wrong, or nothing."""
     try:
-        tensors, vision = (
-            {name: _quantized(tensor, name, quant, ops) for name, tensor in half.items()}
-            for half in (checkpoint.tensors, checkpoint.vision_tensors)
-        )
-        write_uqff(replace(checkpoint, tensors=tensors, vision_tensors=vision), None, target)
-    except (OstroError, ValueError, KeyError) as error:
+        Runner(
+            which=Which.VisionPlain(str(demo_folder()), write_uqff=str(target)), in_situ_quant=quant
+        ).close()
+    except OstroError as error:
         return f"{type(error).__name__}: {error}"
     return ""
 
 
-def _compare(quant: str, folder: Path, expected: str, ops: CpuOps) -> str:
+def _compare(quant: str, folder: Path, expected: str) -> str:
     """One line of the table."""
     source, picture = demo_folder(), demo_folder() / "picture.png"
     theirs, ours = folder / f"{quant}-mistralrs", folder / f"{quant}-ostro"
+    file = f"{quant.lower()}-0.uqff"
     _mistral("write", str(source), str(theirs / f"{quant.lower()}.uqff"), quant)
-    cells = [_mistral("ask", str(theirs), f"{quant.lower()}-0.uqff", str(picture)), _ostro(theirs, picture)]
-    name = {"Q2K": "Q2_K", "Q3K": "Q3_K", "Q4K": "Q4_K", "Q5K": "Q5_K", "Q6K": "Q6_K", "Q8K": "Q8_K"}
-    problem = _write(ours, name.get(quant, quant), ops)
-    if problem:
-        cells += [problem, problem]
-    else:
-        file = next(ours.glob("*-0.uqff")).name
-        cells += [_mistral("ask", str(ours), file, str(picture)), _ostro(ours, picture)]
+    cells = [_mistral("ask", str(theirs), file, str(picture)), _ostro(theirs, picture)]
+    problem = _write(ours / f"{quant.lower()}.uqff", quant)
+    cells += [problem or _mistral("ask", str(ours), file, str(picture)), problem or _ostro(ours, picture)]
     shown = ["same" if cell == expected else cell[:200] for cell in cells]
     size = sum(path.stat().st_size for path in theirs.glob("*.uqff"))
     return f"| {quant} | {size / 1e6:.2f} MB | {' | '.join(shown)} |"
@@ -238,9 +217,8 @@ def main() -> None:
         print(f"mistral.rs without quantization: {expected}\n")
         print("| type | size | mistral.rs' file: mistral.rs | ostro | ostro's file: mistral.rs | ostro |")
         print("| --- | ---: | --- | --- | --- | --- |")
-        ops = CpuOps()
         for quant in arguments.types.split(","):
-            print(_compare(isq_name(quant), folder, expected, ops), flush=True)
+            print(_compare(isq_name(quant), folder, expected), flush=True)
 
 
 if __name__ == "__main__":

@@ -163,10 +163,6 @@ class ModelHost:
             cache_dir=source.cache_dir,
             progress=progress,
         )
-        if source.write_uqff is not None:
-            from ostro.loading.uqff_writer import write_uqff
-
-            write_uqff(checkpoint, None, source.write_uqff, progress)
         if checkpoint.tokenizer is None:
             raise BadConfig(
                 f"{checkpoint.name} has no tokenizer: put tokenizer.json beside it, "
@@ -178,7 +174,7 @@ class ModelHost:
         tokenizer = load_tokenizer(checkpoint.tokenizer)
         fetcher = None if config.vision is None else _image_fetcher(images)
         stop_ids = _stop_ids(checkpoint, tokenizer)
-        model = source_model.load(progress)
+        model = source_model.load(progress, write_uqff=source.write_uqff)
         engine = Engine(
             model,
             ops,

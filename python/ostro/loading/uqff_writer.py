@@ -24,7 +24,7 @@ from ostro.loading.safetensors_writer import Entry, write_safetensors
 from ostro.loading.uqff import RESIDUAL, VERSION, VERSION_KEYS
 from ostro.loading.uqff_entries import is_layer, layer_entries, stored_as
 from ostro.loading.uqff_files import REPORT, SUFFIX
-from ostro.loading.vision_names import PROJECTOR_NORM
+from ostro.loading.uqff_residual import as_float32, residual_entries
 from ostro.version import ostro_version
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def write_uqff(
     target = target if target.suffix.lower() == SUFFIX else target / f"{quant}{SUFFIX}"
     shards = list(_shards(layers, checkpoint, residual, shard_bytes))
     names = [f"{target.stem}-{number}{SUFFIX}" for number in range(len(shards))]
-    files = {**dict(zip(names, shards, strict=True)), RESIDUAL: list(_dense(residual, checkpoint))}
+    files = {**dict(zip(names, shards, strict=True)), RESIDUAL: list(residual_entries(residual, checkpoint))}
     try:
         _write(target.parent, files, progress)
         _side_files(folder, target.parent, checkpoint)
@@ -104,7 +104,7 @@ def _shards(
         bias = residual.pop(f"{name.removesuffix('.weight')}.bias", None)
         if bias is not None:
             # mistral.rs adds it to sums in the dtype that it computes in, which is float32 on a CPU.
-            layer.append(_as_float32(_own(name, checkpoint).removesuffix("weight") + "bias", bias))
+            layer.append(as_float32(_own(name, checkpoint).removesuffix("weight") + "bias", bias))
         added = sum(entry.data.size for entry in layer)
         if size and size + added > limit:
             yield entries
@@ -112,28 +112,6 @@ def _shards(
         entries.extend(layer)
         size += added
     yield entries
-
-
-def _dense(tensors: Mapping[str, Tensor], checkpoint: Checkpoint) -> Iterator[Entry]:
-    """The residual tensors, norms as Hugging Face has them."""
-    for name, tensor in tensors.items():
-        own = _own(name, checkpoint)
-        offset = 1.0
-        if name.endswith("norm.weight") and not name.startswith("vision."):
-            offset = checkpoint.projector_norm_offset if name == PROJECTOR_NORM else checkpoint.norm_offset
-        if offset != 1.0:
-            yield _as_float32(own, tensor, less=1 - offset)
-        elif tensor.format.block > 1:
-            yield _as_float32(own, tensor)
-        else:
-            yield Entry.dense(own, tensor)
-
-
-def _as_float32(name: str, tensor: Tensor, less: float = 0.0) -> Entry:
-    from ostro.ops.cpu import float32
-
-    values = float32(tensor)
-    return Entry.of(name, values - np.float32(less) if less else values)
 
 
 def _write(folder: Path, files: Mapping[str, Sequence[Entry]], progress: Progress | None) -> None:
@@ -165,7 +143,12 @@ def _counter(name: str, entries: Sequence[Entry], progress: Progress | None) -> 
 
 def _side_files(source: Path, target: Path, checkpoint: Checkpoint) -> None:
     """Copy the JSON files, and the tokenizer that the checkpoint goes with."""
-    _write_json(target / "config.json", _without_quantization(read_json(source / "config.json")))
+    config = _without_quantization(read_json(source / "config.json"))
+    inner = checkpoint.vision_tensors.get("vision.encoder.layers.0.mlp.fc1.weight")
+    if inner is not None and isinstance(config.get("vision_config"), dict):
+        # Neurons may have been added, which are always zero, to fill up the last block.
+        config["vision_config"]["intermediate_size"] = inner.shape[0]
+    _write_json(target / "config.json", config)
     own = {name: source / name for name in SIDE_FILES}
     if isinstance(checkpoint.tokenizer, Path):
         own[TOKENIZER] = checkpoint.tokenizer

@@ -14,15 +14,18 @@ import pytest
 from safetensors.numpy import load_file
 
 from ostro import ChatCompletionRequest, ChatCompletionResponse, Runner, Which
+from ostro.config import IsqConfig
 from ostro.errors import CannotWrite, UnsupportedExport
-from ostro.loading.demo import demo_folder
+from ostro.loading.demo import DEMO_MODEL, demo_folder
 from ostro.loading.names import as_mistral_rs
 from ostro.loading.open import open_checkpoint
 from ostro.loading.uqff_entries import is_layer
 from ostro.loading.uqff_writer import write_uqff
-from ostro.ops.cpu import float32
+from ostro.loading.vision_names import PROJECTION, PROJECTION_TURNED
+from ostro.ops.cpu import CpuOps, float32
+from ostro.quant.in_situ import quantize_in_situ
 
-from . import tiny
+from . import tiny, tiny_vision
 from .quantized import quantized, quantized_model
 
 if TYPE_CHECKING:
@@ -220,3 +223,32 @@ def test_while_a_model_loads(tmp_path: Path) -> None:
     with Runner(Which.VisionPlain(str(SAMPLE), from_uqff="q4k", write_uqff=str(target))):
         pass
     check_same(open_checkpoint(SAMPLE), open_checkpoint(tmp_path / "again-0.uqff"))
+
+
+def test_a_model_quantized_while_it_loads(tmp_path: Path) -> None:
+    with Runner(Which.VisionPlain(DEMO_MODEL, write_uqff=str(tmp_path / "x.uqff")), in_situ_quant="Q8_0"):
+        pass
+    read = open_checkpoint(tmp_path)
+    assert read.tensors["embed_tokens.weight"].format.name == "Q8_0"
+    assert read.vision_tensors["vision.encoder.layers.0.mlp.fc1.weight"].format.name == "Q8_0"
+    assert description(tmp_path) == description(demo_folder())
+
+
+def test_what_quantization_rearranged(tmp_path: Path) -> None:
+    """The projector turned around, and an inner width filled up with zeros."""
+    source = open_checkpoint(tiny_vision.write_hugging_face(tmp_path / "source"))
+    made = quantize_in_situ(source, IsqConfig(name="Q8_0"), CpuOps())
+    fc2 = made.vision_tensors["vision.encoder.layers.1.mlp.fc2.weight"]
+    assert (fc2.format.name, fc2.shape) == ("Q8_0", (tiny_vision.HIDDEN, 32))
+    turned = made.vision_tensors[PROJECTION].transposed()
+    vision = {name: tensor for name, tensor in made.vision_tensors.items() if name != PROJECTION}
+    made = replace(made, vision_tensors={**vision, PROJECTION_TURNED: turned})
+    read = open_checkpoint(write_uqff(made, None, tmp_path / "out")[0])
+    assert read.config.vision == replace(tiny_vision.EXPECTED, intermediate_size=32)
+    np.testing.assert_array_equal(float32(read.vision_tensors[PROJECTION]), float32(turned).T)
+    for index in range(tiny_vision.LAYERS):
+        for name in ("fc1.weight", "fc1.bias", "fc2.weight"):
+            full = f"vision.encoder.layers.{index}.mlp.{name}"
+            np.testing.assert_array_equal(
+                float32(read.vision_tensors[full]), float32(made.vision_tensors[full])
+            )
