@@ -41,10 +41,10 @@ def layer_entries(key: str, tensor: Tensor) -> list[Entry]:
     name, rows = f"{key}.weight", tensor.shape[0]
     kind = tensor.format.name
     shape = Entry.of(f"{name}.shape", np.array(tensor.shape, "<u4"))
-    if _GGUF.fullmatch(kind):
+    number = tensor.format.ggml_type
+    if _GGUF.fullmatch(kind) and number is not None:
         blocks = Entry(name, "U8", (tensor.data.size,), tensor.data)
-        entries = [blocks, _number(f"{name}.dtype", tensor.format.ggml_type), shape]
-        return [_kind(name, GGUF), *entries]
+        return [_kind(name, GGUF), blocks, _number(f"{name}.dtype", number), shape]
     if kind == "F8Q8":
         blocks = Entry(name, "U8", (tensor.data.size,), tensor.data)
         count = tensor.data.size // tensor.format.bytes
