@@ -84,8 +84,8 @@ def open_checkpoint(
         if tokenizer is None:
             raise ModelNotFound(f"{tok_model_id}: there is no {TOKENIZER} in it")
     path = demo_folder() if model == DEMO_MODEL else _local(model)
-    if path is not None and is_uqff(path.name) and path.is_file() and not uqff_files:
-        path, uqff_files = path.parent, (path.name,)
+    if path is not None and is_uqff(path.name) and path.is_file():
+        path, uqff_files = path.parent, (path.name, *uqff_files)
     if path is None or model == DEMO_MODEL:
         name = str(model)
     else:
@@ -113,7 +113,7 @@ def _local(model: str | Path) -> Path | None:
     except (OSError, ValueError):
         # Too long for a path, or with a NUL in it.
         pass
-    if isinstance(model, str) and _HUB_ID.fullmatch(model) and not model.lower().endswith(".gguf"):
+    if isinstance(model, str) and _HUB_ID.fullmatch(model) and not model.lower().endswith((".gguf", ".uqff")):
         return None
     raise ModelNotFound(
         f"{str(model)!r}: there is no such file or folder, and it is not a hub id (organisation/name)"
