@@ -147,12 +147,14 @@ def _tokenizer() -> dict[str, Any]:
 
 
 def _mistral(*arguments: str) -> str:
-    """The last line that the worker prints, or of what it complains about."""
+    """The last line that the worker prints, or its complaint."""
     command = [str(python_of(cache_folder(), MISTRAL_RS)), "-m", "benches.uqff_worker", *arguments]
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, cwd=ROOT)
-    lines = (done.stdout if done.returncode == 0 else done.stderr or done.stdout).strip().splitlines()
-    return lines[-1] if lines else ""
+    lines = done.stdout.strip().splitlines()
+    if done.returncode == 0 and lines:
+        return lines[-1]
+    return next((line for line in done.stderr.splitlines() if "Error" in line), "no answer")
 
 
 def _ostro(folder: Path, picture: Path) -> str:
