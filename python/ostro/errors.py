@@ -8,6 +8,8 @@ OstroError
     ModelError (start-up: the model cannot be used)
         CorruptFile, UnsupportedModel, MissingTensor, UnknownTensor, BadTensor, BadConfig
         HubError: GatedModel, ModelNotFound, Offline
+    ExportError (a model cannot be written down)
+        CannotWrite, UnsupportedExport
     EngineError (HTTP 500: we must fix it)
 
 Every message says what is wrong, where, and what to do about it.
@@ -151,6 +153,18 @@ class ModelNotFound(HubError):
 
 class Offline(HubError):
     """The files are not in the local cache and the network must not be used."""
+
+
+class ExportError(OstroError):
+    """The model cannot be written down."""
+
+
+class CannotWrite(ExportError):
+    """The place is not writable, or the disk is full."""
+
+
+class UnsupportedExport(ExportError):
+    """The file format has no place for what the model has."""
 
 
 class EngineError(OstroError):

@@ -154,6 +154,7 @@ class ModelHost:
         checkpoint = open_checkpoint(
             source.model,
             gguf_file=source.gguf_file,
+            uqff_files=source.uqff_files,
             mmproj_file=source.mmproj_file,
             tokenizer_json=source.tokenizer_json,
             tok_model_id=source.tok_model_id,
@@ -173,7 +174,7 @@ class ModelHost:
         tokenizer = load_tokenizer(checkpoint.tokenizer)
         fetcher = None if config.vision is None else _image_fetcher(images)
         stop_ids = _stop_ids(checkpoint, tokenizer)
-        model = source_model.load(progress)
+        model = source_model.load(progress, write_uqff=source.write_uqff)
         engine = Engine(
             model,
             ops,

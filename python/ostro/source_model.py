@@ -8,11 +8,14 @@ from typing import TYPE_CHECKING
 
 from ostro.config import compute_of
 from ostro.errors import InvalidParameter
+from ostro.loading import uqff_writer
 from ostro.models.gemma3 import Gemma3
 from ostro.ops.cpu import CpuOps
 from ostro.quant.in_situ import quantize_in_situ
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from ostro.config import IsqConfig, RuntimeConfig
     from ostro.loading.checkpoint import Checkpoint, Progress
     from ostro.ops.cpu import CpuMatrix
@@ -38,11 +41,14 @@ class SourceModel:
         self.ops = self._new_ops()
         self._turn = threading.Lock()
 
-    def load(self, progress: Progress | None = None) -> Gemma3[CpuMatrix]:
-        """The model as it was asked for."""
-        if not self.isq.wanted:
-            return Gemma3.load(self.checkpoint, self.ops)
-        return Gemma3.load(quantize_in_situ(self.checkpoint, self.isq, self.ops, progress=progress), self.ops)
+    def load(self, progress: Progress | None = None, *, write_uqff: Path | None = None) -> Gemma3[CpuMatrix]:
+        """The model as it was asked for. write_uqff: where it is written to, see `write_uqff`."""
+        checkpoint = self.checkpoint
+        if self.isq.wanted:
+            checkpoint = quantize_in_situ(checkpoint, self.isq, self.ops, progress=progress)
+        if write_uqff is not None:
+            uqff_writer.write_uqff(checkpoint, None, write_uqff, progress)
+        return Gemma3.load(checkpoint, self.ops)
 
     def quantized(
         self, name: str, *, importance: Importance | None = None, progress: Progress | None = None

@@ -50,10 +50,14 @@ class IsqOrganization(Enum):
 
 @dataclass(frozen=True, slots=True)
 class CheckpointSource:
-    """Where the files are: the arguments of `ostro.loading.open.open_checkpoint`."""
+    """Where the files are: the arguments of `ostro.loading.open.open_checkpoint`.
+
+    write_uqff: where to write the model as UQFF once it is quantized.
+    """
 
     model: str
     gguf_file: str | None = None
+    uqff_files: tuple[str, ...] = ()
     mmproj_file: str | None = None
     tokenizer_json: Path | None = None
     tok_model_id: str | None = None
@@ -62,6 +66,7 @@ class CheckpointSource:
     topology: Path | None = None
     imatrix: Path | None = None
     calibration_file: Path | None = None
+    write_uqff: Path | None = None
 
 
 class Which(ABC):
@@ -98,9 +103,11 @@ class Which(ABC):
 
 @dataclass(frozen=True)
 class Plain(Which):
-    """A Hugging Face folder or hub id, or a path to a GGUF file.
+    """A Hugging Face folder or hub id, or a path to a GGUF or UQFF file.
 
     tokenizer_json: path of another tokenizer. hf_cache_path: where hub files are kept.
+    from_uqff: UQFF files in the folder or repository, one of them or all, or what they are named for ("q4k").
+    write_uqff: "FOLDER/NAME.uqff", where to write the quantized model.
     revision: branch, tag or commit on the hub (ostro only).
     """
 
@@ -122,6 +129,7 @@ class Plain(Which):
 
     def __post_init__(self) -> None:
         _check(self, "model_id")
+        _uqff_files(self.from_uqff)
 
     def source(self) -> CheckpointSource:
         """Where to load from."""
@@ -156,6 +164,7 @@ class MultimodalPlain(Which):
 
     def __post_init__(self) -> None:
         _check(self, "model_id")
+        _uqff_files(self.from_uqff)
 
     def source(self) -> CheckpointSource:
         """Where to load from."""
@@ -213,6 +222,7 @@ class GGUF(Which):
             topology=_path(self.topology),
             imatrix=_path(self.imatrix),
             calibration_file=_path(self.calibration_file),
+            write_uqff=_path(self.write_uqff),
         )
 
     def _file(self) -> str:
@@ -251,8 +261,6 @@ Which.VisionPlain = MultimodalPlain
 Which.MultimodalPlain = MultimodalPlain
 
 _NOT_OFFERED = (
-    "write_uqff",
-    "from_uqff",
     "auto_map_params",
     "matformer_config_path",
     "matformer_slice_name",
@@ -288,13 +296,27 @@ def _check(which: Which, model: str) -> None:
 def _plain_source(which: Plain | MultimodalPlain) -> CheckpointSource:
     return CheckpointSource(
         str(which.model_id),
+        uqff_files=_uqff_files(which.from_uqff),
         tokenizer_json=_path(which.tokenizer_json),
         revision=which.revision,
         cache_dir=_path(which.hf_cache_path),
         topology=_path(which.topology),
         imatrix=_path(which.imatrix),
         calibration_file=_path(which.calibration_file),
+        write_uqff=_path(which.write_uqff),
     )
+
+
+def _uqff_files(names: FileNames | None) -> tuple[str, ...]:
+    """The names in a list, or in a text with semicolons between them."""
+    if names is None or names in ([], ()):
+        return ()
+    files = names.split(";") if isinstance(names, str) else names
+    if not isinstance(files, Sequence) or not all(isinstance(name, str) and name.strip() for name in files):
+        raise InvalidParameter(
+            f"from_uqff must name a file, or several of one model, got {names!r}", param="from_uqff"
+        )
+    return tuple(name.strip() for name in files)
 
 
 def _path(value: str | Path | None) -> Path | None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING
 
 import pytest
 import typer
@@ -12,9 +12,6 @@ import typer
 from ostro.cli.model import ModelSource, demo_file
 from ostro.cli.progress import _Bars, bars
 from ostro.errors import ModelNotFound
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 @pytest.mark.parametrize(
@@ -34,6 +31,16 @@ if TYPE_CHECKING:
 def test_sources(source: ModelSource, model: str, file: str | None, tokenizer: str | None) -> None:
     where = source.which().source()
     assert (where.model, where.gguf_file, where.tok_model_id) == (model, file, tokenizer)
+
+
+def test_uqff_files() -> None:
+    for source in (
+        ModelSource(model="folder", file="q4k-0.uqff", write_uqff="x.uqff"),
+        ModelSource(model="folder", from_uqff="q4k-0.uqff", write_uqff="x.uqff"),
+    ):
+        where = source.which().source()
+        assert (where.model, where.gguf_file) == ("folder", None)
+        assert (where.uqff_files, where.write_uqff) == (("q4k-0.uqff",), Path("x.uqff"))
 
 
 def test_no_model_is_the_one_in_the_package() -> None:

@@ -1,8 +1,8 @@
 """Where snippets run: a folder in which the documents' models are small ones, and a server of one.
 
 `model.gguf`, `folder/model.gguf` and hub ids of 1b are the real 270m. Hub ids of 4b and more, which can see,
-are the vision model of the package. Every https URL of an image is the demo's picture, on a web server of the
-test.
+are the vision model of the package, and so is `gemma-3-4b-it-uqff`. Every https URL of an image is the demo's
+picture, on a web server of the test.
 """
 
 from __future__ import annotations
@@ -23,7 +23,9 @@ import pytest
 
 from ostro.cli.model import demo_file
 from ostro.loading.demo import demo_folder
+from ostro.loading.uqff_writer import write_uqff
 from tests.examples.snippets import ROOT
+from tests.unit.loading.quantized import quantized_model
 from tests.unit.prompt.image_server import ImageServer
 
 if TYPE_CHECKING:
@@ -153,6 +155,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory, image_url: str) -> Workp
                 (folder / model / path.name).symlink_to(path)
         else:
             (folder / model / "model.gguf").symlink_to(weights)
+    write_uqff(quantized_model(demo_folder()), None, folder / "gemma-3-4b-it-uqff")
     for picture in (folder / PICTURE, folder / "picture.png"):
         picture.parent.mkdir(parents=True, exist_ok=True)
         picture.symlink_to(demo_folder() / "picture.png")

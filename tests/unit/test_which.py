@@ -76,8 +76,6 @@ def test_no_file(files: Any) -> None:
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("write_uqff", "x.uqff"),
-        ("from_uqff", ["x.uqff"]),
         ("auto_map_params", object()),
         ("matformer_slice_name", "x"),
         ("matformer_config_path", "x"),
@@ -88,6 +86,30 @@ def test_what_is_not_offered(name: str, value: Any) -> None:
         Which.VisionPlain("some/model", **{name: value})
     assert caught.value.message == f"{name} is not offered by this version of ostro; leave it out"
     assert caught.value.param == name
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (None, ()),
+        ([], ()),
+        ("q4k", ("q4k",)),
+        ("a-0.uqff; a-1.uqff", ("a-0.uqff", "a-1.uqff")),
+        (["a-0.uqff", "a-1.uqff"], ("a-0.uqff", "a-1.uqff")),
+    ],
+)
+def test_uqff_files(given: Any, expected: tuple[str, ...]) -> None:
+    for kind in (Which.Plain, Which.VisionPlain):
+        source = kind("folder", from_uqff=given, write_uqff="out/x.uqff").source()
+        assert source.uqff_files == expected
+        assert source.write_uqff == Path("out/x.uqff")
+
+
+@pytest.mark.parametrize("given", ["", "a.uqff;", [""], [None], 5])
+def test_no_uqff_files(given: Any) -> None:
+    with pytest.raises(InvalidParameter, match=r"^from_uqff must name a file") as caught:
+        Which.Plain("folder", from_uqff=given)
+    assert caught.value.param == "from_uqff"
 
 
 def test_what_is_not_offered_for_gguf() -> None:

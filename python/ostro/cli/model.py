@@ -30,10 +30,13 @@ NO_MODEL = (
 )
 
 ModelArgument = Annotated[
-    str | None, typer.Argument(metavar="[MODEL]", help="A .gguf file, a folder, a hub id, or `demo`.")
+    str | None,
+    typer.Argument(metavar="[MODEL]", help="A .gguf or .uqff file, a folder, a hub id, or `demo`."),
 ]
 ModelOption = Annotated[str | None, typer.Option("--model", "-m", help="The same as MODEL.")]
-GgufFile = Annotated[str | None, typer.Option("--file", "-f", help="Which .gguf file of a folder or hub id.")]
+GgufFile = Annotated[
+    str | None, typer.Option("--file", "-f", help="Which .gguf or .uqff file of a folder or hub id.")
+]
 Mmproj = Annotated[
     str | None,
     typer.Option("--mmproj", help="The .gguf file with the image half: a path, or a name beside the model."),
@@ -76,6 +79,8 @@ class ModelSource:
     tok_model_id: str | None = None
     tokenizer_json: str | None = None
     cache: str | None = None
+    from_uqff: str | None = None
+    write_uqff: str | None = None
 
     @classmethod
     def of(
@@ -106,6 +111,9 @@ class ModelSource:
         if self.model == DEMO and not path.exists():
             path = demo_file()
         folder, file = str(path) if path.suffix == ".gguf" else self.model, self.file
+        from_uqff = self.from_uqff
+        if file is not None and file.lower().endswith(".uqff"):
+            file, from_uqff = None, file
         if path.suffix == ".gguf" and file is None and (self.tok_model_id or self.mmproj) is not None:
             if not path.is_file():
                 raise ModelNotFound(f"there is no file {path}")
@@ -126,7 +134,13 @@ class ModelSource:
             )
         if self.tok_model_id is not None:
             raise typer.BadParameter("only GGUF files take their tokenizer from elsewhere", param_hint="-t")
-        return Plain(folder, tokenizer_json=self.tokenizer_json, hf_cache_path=self.cache)
+        return Plain(
+            folder,
+            tokenizer_json=self.tokenizer_json,
+            hf_cache_path=self.cache,
+            from_uqff=from_uqff,
+            write_uqff=self.write_uqff,
+        )
 
 
 def demo_file() -> Path:

@@ -28,6 +28,12 @@ PageImatrix = Annotated[Path | None, typer.Option("--imatrix", "-i", exists=True
 PageCalibration = Annotated[
     Path | None, typer.Option("--calibration-file", "-c", exists=True, dir_okay=False)
 ]
+FromUqff = Annotated[
+    str | None, typer.Option("--from-uqff", "-f", help="The .uqff file in it; several with ; between them.")
+]
+WriteUqff = Annotated[
+    str | None, typer.Option("--write-uqff", "-w", help="Write the quantized model as FOLDER/NAME.uqff.")
+]
 Ignored = Annotated[str | None, typer.Option(hidden=True)]
 
 ARCHITECTURES = {"gemma3", "gemma3text", "gemma3_text"}
@@ -39,6 +45,8 @@ def plain(
     arch: Arch = None,
     tokenizer_json: PlainTokenizer = None,
     dtype: Dtype = "auto",
+    from_uqff: FromUqff = None,
+    write_uqff: WriteUqff = None,
     max_seq_len: MaxSeqLen = None,
     hf_cache_path: Cache = None,
     topology: Topology = None,
@@ -47,7 +55,13 @@ def plain(
 ) -> None:
     """Serve (--port) or chat with (-i) a text model of the hub or of a folder."""
     check(arch, dtype)
-    source = ModelSource(model=model_id, tokenizer_json=tokenizer_json, cache=hf_cache_path)
+    source = ModelSource(
+        model=model_id,
+        tokenizer_json=tokenizer_json,
+        cache=hf_cache_path,
+        from_uqff=from_uqff,
+        write_uqff=write_uqff,
+    )
     go(
         ctx,
         source,
@@ -65,6 +79,8 @@ def vision_plain(
     arch: Arch = None,
     tokenizer_json: PlainTokenizer = None,
     dtype: Dtype = "auto",
+    from_uqff: FromUqff = None,
+    write_uqff: WriteUqff = None,
     max_seq_len: MaxSeqLen = None,
     hf_cache_path: Cache = None,
     topology: Topology = None,
@@ -79,7 +95,13 @@ def vision_plain(
     # They size buffers that grow by themselves here, and images that Gemma 3 wants in one size.
     del max_batch_size, max_num_images, max_image_length, max_edge
     check(arch, dtype)
-    source = ModelSource(model=model_id, tokenizer_json=tokenizer_json, cache=hf_cache_path)
+    source = ModelSource(
+        model=model_id,
+        tokenizer_json=tokenizer_json,
+        cache=hf_cache_path,
+        from_uqff=from_uqff,
+        write_uqff=write_uqff,
+    )
     go(
         ctx,
         source,

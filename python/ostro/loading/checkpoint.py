@@ -50,6 +50,7 @@ class Checkpoint:
     projector_norm_offset: the same for the projector's norm.
     pan_and_scan: what the files say about crops.
     files: where the tensors are.
+    folder: where Hugging Face's JSON files are, if the model came with them.
     """
 
     name: str
@@ -63,6 +64,7 @@ class Checkpoint:
     projector_norm_offset: float = 1.0
     pan_and_scan: PanAndScan = field(default_factory=PanAndScan)
     files: tuple[Path, ...] = ()
+    folder: Path | None = None
 
 
 class Progress(Protocol):

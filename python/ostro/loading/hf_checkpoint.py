@@ -20,10 +20,12 @@ from ostro.loading.shapes import check_text_tensors, check_vision_tensors
 from ostro.types import GenerationDefaults
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from ostro.loading.layout import HuggingFaceLayout
     from ostro.loading.safetensors import Stored
+    from ostro.loading.uqff import Weight
     from ostro.ops.tensor import Tensor
 
 logger = logging.getLogger(__name__)
@@ -36,10 +38,19 @@ def open_hugging_face(
 
     tokenizer: a tokenizer.json to use in place of the folder's own.
     """
+    return assemble(folder, _read_weights(folder, layout), name=name, tokenizer=tokenizer)
+
+
+def assemble(
+    folder: Path, stored: Mapping[str, Weight], *, name: str, tokenizer: Path | None = None
+) -> Checkpoint:
+    """A checkpoint of weights under Hugging Face's names, in any of its layouts, and the folder's JSON files.
+
+    Errors as in `open_checkpoint`.
+    """
     source = str(folder)
     config_path = folder / "config.json"
     config = parse_config(read_json(config_path), str(config_path))
-    stored = _read_weights(folder, layout)
     renaming = from_hugging_face(stored, source, tied=config.tie_word_embeddings)
     text = {canonical: stored[own].tensor() for canonical, own in renaming.text.items()}
     check_text_tensors(text, config, renaming, source)
@@ -65,6 +76,7 @@ def open_hugging_face(
         vision_tensors=vision_tensors,
         pan_and_scan=pan_and_scan,
         files=tuple(dict.fromkeys(tensor.path for tensor in stored.values())),
+        folder=folder,
     )
 
 

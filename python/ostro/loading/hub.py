@@ -16,9 +16,11 @@ from ostro.loading.hf_checkpoint import shard_names
 from ostro.loading.hub_progress import bar_class
 from ostro.loading.layout import SIDE_FILES, TOKENIZER, GgufLayout, find_layout, find_mmproj
 from ostro.loading.token_source import GRAMMAR, resolve_token
+from ostro.loading.uqff import RESIDUAL
+from ostro.loading.uqff_files import UqffLayout
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable, Collection, Sequence
 
     from ostro.loading.checkpoint import Progress
 
@@ -49,13 +51,18 @@ class HubRepository:
         self._cache_dir = cache_dir
         self._progress = progress
 
-    def model(self, gguf_file: str | None, mmproj_file: str | Path | None = None) -> tuple[Path, Path | None]:
+    def model(
+        self,
+        gguf_file: str | None,
+        mmproj_file: str | Path | None = None,
+        uqff_files: Sequence[str] = (),
+    ) -> tuple[Path, Path | None]:
         """Get what `find_layout` and `find_mmproj` choose.
 
         Returns a local folder, or a local GGUF file (one of a split one), and the file with its image half.
         """
         folder, files = self._snapshot(
-            lambda names: _model_files(names, gguf_file, mmproj_file, self.repo_id)
+            lambda names: _model_files(names, gguf_file, mmproj_file, uqff_files, self.repo_id)
         )
         if not _is_gguf(files[-1]):
             return folder, None
@@ -172,15 +179,21 @@ class HubRepository:
 
 
 def _model_files(
-    names: Collection[str], gguf_file: str | None, mmproj_file: str | Path | None, repo_id: str
+    names: Collection[str],
+    gguf_file: str | None,
+    mmproj_file: str | Path | None,
+    uqff_files: Sequence[str],
+    repo_id: str,
 ) -> list[str]:
     """Weights last: a copy that has its weights is complete."""
-    layout = find_layout([name for name in names if name != mmproj_file], gguf_file, repo_id)
+    layout = find_layout([name for name in names if name != mmproj_file], gguf_file, repo_id, uqff_files)
     mmproj = find_mmproj(names, layout, mmproj_file, repo_id)
     if isinstance(layout, GgufLayout):
         return [*(() if mmproj is None else (mmproj,)), *layout.files]
-    index = () if layout.index is None else (layout.index,)
-    return ["config.json", *(name for name in SIDE_FILES if name in names), *index, *layout.weights]
+    side = ["config.json", *(name for name in SIDE_FILES if name in names)]
+    if isinstance(layout, UqffLayout):
+        return [*side, RESIDUAL, *layout.files]
+    return [*side, *(() if layout.index is None else (layout.index,)), *layout.weights]
 
 
 def _is_gguf(name: str) -> bool:

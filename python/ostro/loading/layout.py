@@ -10,9 +10,13 @@ from typing import TYPE_CHECKING
 
 from ostro.errors import BadConfig, ModelNotFound, UnsupportedModel
 from ostro.loading.gguf_checkpoint import PART
+from ostro.loading.uqff import RESIDUAL
+from ostro.loading.uqff_files import UqffLayout, find_uqff, is_uqff
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Sequence
+
+    from ostro.loading.uqff_files import Sets
 
 logger = logging.getLogger(__name__)
 
@@ -42,12 +46,29 @@ class HuggingFaceLayout:
     index: str | None
 
 
-def find_layout(names: Collection[str], gguf_file: str | None, where: str) -> GgufLayout | HuggingFaceLayout:
+Layout = GgufLayout | HuggingFaceLayout | UqffLayout
+
+
+def find_layout(
+    names: Collection[str],
+    gguf_file: str | None,
+    where: str,
+    uqff_files: Sequence[str] = (),
+    uqff_sets: Sets | None = None,
+) -> Layout:
     """Decide by file names (relative, with forward slashes).
 
-    gguf_file picks among GGUF files. ModelNotFound when it is not there, BadConfig when the choice is not
-    clear, UnsupportedModel when there is nothing that ostro reads.
+    gguf_file picks among GGUF files, uqff_files and uqff_sets among UQFF files (see `find_uqff`).
+    ModelNotFound when one is not there, BadConfig when the choice is not clear, UnsupportedModel when there
+    is nothing that ostro reads.
     """
+    if uqff_files and gguf_file is not None:
+        raise BadConfig(f"{where}: a GGUF file and UQFF files at once; leave one of them out")
+    if uqff_files or (RESIDUAL in names and SINGLE not in names and INDEX not in names and gguf_file is None):
+        uqff = find_uqff(names, uqff_files, where, uqff_sets)
+        if uqff is not None:
+            _check_uqff(names, where)
+            return uqff
     candidates = _gguf_models(names)
     if gguf_file is not None:
         for layout in candidates.values():
@@ -68,9 +89,15 @@ def find_layout(names: Collection[str], gguf_file: str | None, where: str) -> Gg
     raise UnsupportedModel(f"{where}: {_explain(names)}")
 
 
+def _check_uqff(names: Collection[str], where: str) -> None:
+    for needed, holds in ((RESIDUAL, "all weights that are not quantized"), ("config.json", "its sizes")):
+        if needed not in names:
+            raise UnsupportedModel(f"{where}: a UQFF model needs {needed} beside it, with {holds}")
+
+
 def find_mmproj(
     names: Collection[str],
-    model: GgufLayout | HuggingFaceLayout,
+    model: Layout,
     mmproj_file: str | Path | None,
     where: str,
 ) -> str | None:
@@ -80,7 +107,7 @@ def find_mmproj(
     model's folder, or at the top if that folder has none; several give none, and a log line.
     ModelNotFound when the name is not there, BadConfig for models that are not GGUF files.
     """
-    if isinstance(model, HuggingFaceLayout):
+    if not isinstance(model, GgufLayout):
         if mmproj_file is not None:
             raise BadConfig(f"{where} is no GGUF model, so mmproj_file ({mmproj_file}) has to be left out")
         return None
@@ -149,8 +176,10 @@ def _explain(names: Collection[str]) -> str:
         return "this is an adapter (LoRA), not a model; merge it into its base model first"
     if any(re.fullmatch(r"pytorch_model.*\.bin|.*\.pth", name) for name in names):
         return "its weights are Python pickles; ostro reads safetensors and GGUF"
+    if any(is_uqff(name) for name in names):
+        return f"UQFF files without {RESIDUAL}, which holds the weights that are not quantized"
     if "config.json" in names:
-        return "config.json is there, but no safetensors or GGUF weights"
+        return "config.json is there, but no safetensors, GGUF or UQFF weights"
     if any(name.endswith(".safetensors") for name in names):
         return "safetensors weights without a config.json"
     return "no model in there: neither a GGUF file nor config.json with safetensors weights"

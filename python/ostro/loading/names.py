@@ -43,7 +43,7 @@ _VISION_PREFIXES = (
     "vision_tower.",
 )
 _PROJECTOR_PREFIXES = ("model.multi_modal_projector.", "multi_modal_projector.")
-_HEADS = ("lm_head.weight", "language_model.lm_head.weight")
+HEADS = ("lm_head.weight", "language_model.lm_head.weight")
 _TEXT_PROBE = "embed_tokens.weight"
 
 _BUFFERS = re.compile(r"(^|\.)(rotary_emb(_local)?\.(\w+_)?inv_freq|embeddings\.position_ids)$")
@@ -144,7 +144,7 @@ def from_hugging_face(names: Iterable[str], source: str, *, tied: bool) -> Renam
     result = Renaming(text_prefix, vision_prefix=vision_prefix, projector_prefix=projector_prefix)
     leftovers = []
     for name in names:
-        if name in _HEADS:
+        if name in HEADS:
             if tied:
                 continue
             table, canonical = result.text, "lm_head.weight"
@@ -177,3 +177,14 @@ def _refuse(leftovers: list[str], source: str) -> None:
         shown = ", ".join(repr(name[:80]) for name in leftovers[:5])
         more = f" and {len(leftovers) - 5} more" if len(leftovers) > 5 else ""
         raise UnknownTensor(f"{source}: Gemma 3 has no place for {shown}{more}")
+
+
+def as_mistral_rs(canonical: str, *, sees: bool) -> str:
+    """The name under which mistral.rs looks for a tensor: Google's own layout. sees: it has an image half."""
+    if canonical == "lm_head.weight":
+        return HEADS[1] if sees else HEADS[0]
+    text_prefix = "language_model.model." if sees else "model."
+    renaming = Renaming(
+        text_prefix, vision_prefix=_VISION_PREFIXES[1], projector_prefix=_PROJECTOR_PREFIXES[1]
+    )
+    return renaming.own_name(canonical)

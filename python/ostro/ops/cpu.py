@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -25,6 +26,20 @@ CpuMatrix: TypeAlias = _kernels.Matrix
 
 QUANTIZED_AT_ONCE = 32 << 20
 """Bytes of a source that one call of the kernel reads: bounds how late a progress bar or an interrupt is."""
+
+
+def float32(tensor: Tensor) -> Rows:
+    """The weights of a tensor in any format as float32 [shape], exactly.
+
+    BadTensor if its bytes are not those of such a tensor.
+    """
+    rows = 1 if len(tensor.shape) == 1 else tensor.shape[0]
+    cols = math.prod(tensor.shape) // rows
+    try:
+        values = _kernels.Matrix(tensor.data, tensor.format.name, rows, cols).dequantize(0, rows)
+    except ValueError as error:
+        raise BadTensor(f"{tensor.name}: {error}") from error
+    return values.reshape(tensor.shape)
 
 
 class CpuOps:

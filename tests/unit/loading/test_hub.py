@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     Open = Callable[..., list[dict[str, Any]]]
 
 CLIENT = Path(__file__).with_name("hub_client.py")
+UQFF = Path(__file__).parents[2] / "parity/data/uqff"
 SIDE = {
     "tokenizer.json": b"{}",
     "tokenizer_config.json": b'{"chat_template": "{{ a }}"}',
@@ -47,6 +48,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, byte
         "gguf": {"q4.gguf": q4, "sub/q8.gguf": q8, "README.md": b"x"},
         "seeing": {"q4.gguf": q4, "mmproj.gguf": mmproj},
         "choice": {"q4.gguf": q4, "mmproj.gguf": mmproj, "mmproj-f32.gguf": other},
+        "uqff": files_of(UQFF) | {"q8_0-0.uqff": b"x" * 999, "README.md": b"x"},
         "vision": files_of(tiny_vision.write_hugging_face(folder / "vision"))
         | SIDE
         | {
@@ -185,6 +187,25 @@ def test_gguf_repositories(hub: Hub, opened: Open) -> None:
     assert nested["tokenizer"].endswith("tokenizer.json")
     assert nested["chat_template"] == "{{ a }}"
     assert set(hub.delivered()) == {"q4.gguf", "sub/q8.gguf", *SIDE}
+
+
+def test_uqff_repositories(hub: Hub, opened: Open) -> None:
+    unclear, wrong, right, file = opened(
+        {"model": "org/uqff"},
+        {"model": "org/uqff", "uqff_files": ["q6k"]},
+        {"model": "org/uqff", "uqff_files": ["4"]},
+        {"model": "org/uqff", "uqff_files": ["q4k-0.uqff"]},
+    )
+    assert unclear["message"] == (
+        "org/uqff holds several UQFF models; choose one as from_uqff: q4k-0.uqff, q8_0-0.uqff"
+    )
+    assert wrong["error"] == "ModelNotFound"
+    assert right["vision"] == file["vision"] == 32
+    assert {"residual.safetensors", "config.json", "tokenizer.json"} < set(hub.delivered())
+    assert hub.delivered()[-1] == "q4k-0.uqff"
+    assert "q8_0-0.uqff" not in hub.delivered()
+    (offline,) = opened({"model": "org/uqff", "uqff_files": ["q4k"]}, HF_HUB_OFFLINE="1")
+    assert offline["tensors"] == right["tensors"]
 
 
 def test_the_image_half_is_fetched_with_the_text_model(hub: Hub, opened: Open, tmp_path: Path) -> None:

@@ -59,7 +59,12 @@ def test_finds(names: list[str], pick: str | None, expected: object) -> None:
         (["a.gguf", "b.gguf"], "c.gguf", ModelNotFound, "here has no file 'c.gguf': a.gguf, b.gguf"),
         (["README.md"], "c.gguf", ModelNotFound, "here has no file 'c.gguf' nor any other GGUF file"),
         ([], None, UnsupportedModel, "here: no model in there"),
-        (["config.json"], None, UnsupportedModel, "config.json is there, but no safetensors or GGUF weights"),
+        (
+            ["config.json"],
+            None,
+            UnsupportedModel,
+            "config.json is there, but no safetensors, GGUF or UQFF weights",
+        ),
         (["config.json", "pytorch_model.bin"], None, UnsupportedModel, "its weights are Python pickles"),
         (["model.safetensors"], None, UnsupportedModel, "safetensors weights without a config.json"),
         (

@@ -72,6 +72,7 @@ def test_folders_look_like_hub_ids(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         "/no/such/folder",
         "a/b/c",
         "org/model.gguf",
+        "org/model.uqff",
         "../x",
         "",
         "a" * 5000,
