@@ -24,6 +24,7 @@ from ostro.responses import (
     Usage,
 )
 from ostro.runner import Runner
+from ostro.types import CalibrationStatus
 from ostro.which import (
     Architecture,
     IsqOrganization,
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Architecture",
     "AsyncRunner",
+    "CalibrationStatus",
     "ChatCompletionChunkResponse",
     "ChatCompletionRequest",
     "ChatCompletionResponse",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ostro.async_streams import AsyncStream
 from ostro.isq_names import isq_name
-from ostro.runner import LoadedModel, refuse_thinking
+from ostro.runner import LoadedModel, imatrix_path, refuse_thinking
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         CompletionChunkResponse,
         CompletionResponse,
     )
+    from ostro.types import CalibrationStatus
     from ostro.which import Which
 
     AsyncChatStream: TypeAlias = AsyncStream[ChatCompletionChunkResponse, ChatCompletionResponse]
@@ -86,6 +87,21 @@ class AsyncRunner(LoadedModel):
     async def send_re_isq(self, dtype: str | int | IsqType, model_id: str | None = None) -> None:
         """See `Runner.send_re_isq`."""
         await asyncio.to_thread(self._named(model_id).re_isq, isq_name(dtype))
+
+    async def begin_calibration(self, model_id: str | None = None) -> CalibrationStatus:
+        """See `Runner.begin_calibration`."""
+        return await asyncio.to_thread(self._named(model_id).calibration.begin)
+
+    async def calibration_status(self, model_id: str | None = None) -> CalibrationStatus:
+        """See `Runner.calibration_status`."""
+        return await asyncio.to_thread(self._named(model_id).calibration.status)
+
+    async def apply_calibration(
+        self, save_cimatrix: str | Path | None = None, model_id: str | None = None
+    ) -> CalibrationStatus:
+        """See `Runner.apply_calibration`."""
+        save = imatrix_path(save_cimatrix)
+        return await asyncio.to_thread(self._named(model_id).apply_calibration, save)
 
     async def aclose(self) -> None:
         """End running requests (finish_reason "canceled") and free the model."""

@@ -8,30 +8,31 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ostro.config import IsqConfig, compute_of
-from ostro.engine.kv_pages import KvPages, machine_memory
-from ostro.errors import EngineError, InvalidParameter, PromptTooLong, UnsupportedField
+from ostro.engine.alone import STEP, run_alone
+from ostro.engine.calibration import record_pieces
+from ostro.errors import InvalidParameter, PromptTooLong, UnsupportedField
 from ostro.isq_names import isq_name
 from ostro.loading.open import open_checkpoint
 from ostro.models import siglip
 from ostro.models.gemma3 import Gemma3
-from ostro.ops.batch import Batch
+from ostro.models.matrices import named_matrices
 from ostro.ops.cpu import CpuOps
 from ostro.prompt.tokenizer import load_tokenizer
+from ostro.quant.importance import CHUNK_SIZE, Importance
 from ostro.quant.in_situ import quantize_in_situ
+from ostro.quant.windows import windows
+from ostro.source_model import importance_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from numpy.typing import ArrayLike, NDArray
 
     from ostro.config import Compute, KvDtype
-    from ostro.engine.kv_pages import SequencePages
     from ostro.loading.checkpoint import Checkpoint
     from ostro.ops.protocol import Rows
-
-CHUNK = 256
-"""Tokens per forward pass: bounds the memory that logits of a long text take."""
+    from ostro.quant.report import ReadableMatrix
 
 
 class Model:
@@ -62,7 +63,7 @@ class Model:
             ids[start : start + len(rows)] = self.config.pad_token_id
         ids = self._checked(ids)
         first = 0 if last is None else max(0, len(ids) - last)
-        parts = [logits for _, logits in self._forward(ids, first, images)]
+        parts = [logits for _, logits in run_alone(self._model, self._ops, ids, first, images)]
         return np.concatenate(parts) if len(parts) > 1 else parts[0]
 
     def perplexity(self, text: str) -> float:
@@ -70,18 +71,51 @@ class Model:
 
         Each token is judged given `<bos>` and all before it.
         """
-        if self._checkpoint.tokenizer is None:
-            raise UnsupportedField("this checkpoint has no tokenizer: use logits()")
-        tokenizer = load_tokenizer(self._checkpoint.tokenizer)
-        ids = self._checked([self.config.bos_token_id, *tokenizer.encode(text, control=False)])
+        ids = self._checked([self.config.bos_token_id, *self.encode(text)])
         if len(ids) < 2:
             raise InvalidParameter("the text is empty", param="text")
         total = 0.0
-        for start, logits in self._forward(ids, 0):
+        for start, logits in run_alone(self._model, self._ops, ids):
             targets = ids[start + 1 : start + 1 + len(logits)]
             chosen = logits[np.arange(len(targets)), targets].astype(np.float64)
             total += float(np.sum(self._ops.log_sum_exp(logits)[: len(targets)] - chosen))
         return math.exp(total / (len(ids) - 1))
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of a text without `<bos>`; texts of control tokens in it are only text."""
+        if self._checkpoint.tokenizer is None:
+            raise UnsupportedField("this checkpoint has no tokenizer: give token ids")
+        return load_tokenizer(self._checkpoint.tokenizer).encode(text, control=False)
+
+    def logit_steps(self, input_ids: ArrayLike, step: int = STEP) -> Iterator[Rows]:
+        """What `logits` returns, in parts of at most `step` rows that are yours until the next one."""
+        ids = self._checked(input_ids)
+        return (logits for _, logits in run_alone(self._model, self._ops, ids, step=step))
+
+    def matrices(self) -> Iterator[tuple[str, ReadableMatrix]]:
+        """(canonical name, matrix) of all that is multiplied with, see `named_matrices`."""
+        return named_matrices(self._model)
+
+    def calibrate(
+        self,
+        text: str | ArrayLike,
+        *,
+        chunk: int = CHUNK_SIZE,
+        max_chunks: int | None = None,
+        name: str = "",
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Importance:
+        """The importance of every column of the text model's matrices for a text, or its token ids.
+
+        chunk: tokens of the independent pieces that the text is read in, `<bos>` and chunk - 1 others; at
+        most max_chunks of them are read. name: of the text, for the file. progress: told about (done, total)
+        tokens. A tied embedding gets the importance of the head.
+        """
+        ids = self.encode(text) if isinstance(text, str) else text
+        pieces = windows(ids, self.config.bos_token_id, chunk, max_chunks)
+        pieces = [self._checked(piece) for piece in pieces]
+        recorder = record_pieces(self._model, self._ops, pieces, progress)
+        return recorder.importance(datasets=(name,) if name else (), chunk_size=chunk)
 
     def _images(self, ids: NDArray[Any], pixels: Rows) -> dict[int, Rows]:
         """Rows of the images by the position of their first soft token."""
@@ -115,64 +149,6 @@ class Model:
             raise PromptTooLong(f"{len(ids):,} tokens, limit {self.config.context_length:,}")
         return ids.astype(np.int32)
 
-    def _forward(
-        self, ids: NDArray[np.int32], first: int, images: Mapping[int, Rows] | None = None
-    ) -> Iterator[tuple[int, Rows]]:
-        """Chunk by chunk (position of the first row, logits of the chunk's rows from position `first` on)."""
-        images = images or {}
-        longest = max((len(rows) for rows in images.values()), default=0)
-        stores = self._model.kv_stores(self._ops)
-        pages = KvPages(
-            stores,
-            self._model.sliding_window,
-            ceiling=machine_memory(),
-            context_length=len(ids),
-            step_rows=CHUNK + longest,
-        )
-        if pages.longest < len(ids):
-            raise PromptTooLong(f"{len(ids):,} tokens, memory is left for {pages.longest:,}")
-        tables = pages.new_tables()
-        end = 0
-        while end < len(ids):
-            start, end = end, min(end + CHUNK, len(ids))
-            for at, rows in images.items():
-                if at < end < at + len(rows):
-                    end = at + len(rows)
-            pages.trim(tables, start)
-            if not pages.reserve(tables, end):
-                raise EngineError(f"no memory for the keys and values of {end:,} tokens")
-            batch = _single(ids, start, end, first, tables, images)
-            logits = self._model.forward(batch, stores, self._ops)
-            if end > first:
-                yield max(start, first), logits
-
-
-def _single(
-    ids: NDArray[np.int32],
-    start: int,
-    end: int,
-    first: int,
-    tables: SequencePages,
-    images: Mapping[int, Rows],
-) -> Batch:
-    """Rows start:end of one sequence; logits are wanted from position `first` on."""
-    positions = np.arange(start, end, dtype=np.int32)
-    key_ends = positions + np.int32(1)
-    inside = {at - start: rows for at, rows in images.items() if start <= at < end}
-    for row, rows in inside.items():
-        key_ends[row : row + len(rows)] = start + row + len(rows)
-    places = [np.arange(row, row + len(rows), dtype=np.int32) for row, rows in inside.items()]
-    return Batch(
-        token_ids=ids[start:end],
-        positions=positions,
-        row_starts=np.array([0, end - start], np.int32),
-        key_ends=key_ends,
-        page_tables={kind: table.ids[None, : table.last] for kind, table in tables.items()},
-        wanted=np.arange(max(first - start, 0), end - start, dtype=np.int32),
-        image_rows=np.concatenate(list(inside.values())) if inside else None,
-        image_at=np.concatenate(places) if inside else None,
-    )
-
 
 def load_model(
     path_or_id: str | Path,
@@ -192,5 +168,6 @@ def load_model(
     checkpoint = open_checkpoint(path_or_id)
     ops = CpuOps(compute=compute_of(compute, checkpoint.config.hidden_size), kv_dtype=kv_dtype)
     if isq.wanted:
-        checkpoint = quantize_in_situ(checkpoint, isq, ops)
+        importance = importance_of(checkpoint, isq, ops)
+        checkpoint = quantize_in_situ(checkpoint, isq, ops, importance=importance)
     return Model(checkpoint, ops)

@@ -24,17 +24,18 @@ if TYPE_CHECKING:
 
     from ostro.answers import Answer, Ticket
     from ostro.config import RuntimeConfig
+    from ostro.engine.calibration import Calibration
     from ostro.loading.checkpoint import Checkpoint, Progress
     from ostro.loading.config import Gemma3Config
     from ostro.models.work import Work
     from ostro.prompt.fetch import ImageAccess, ImageFetcher
     from ostro.prompt.tokenizer import Tokenizer
-    from ostro.quant.quantize import Importance
+    from ostro.quant.quantize import Importance as Columns
     from ostro.requests import ChatCompletionRequest, CompletionRequest, Messages
     from ostro.streams import Deliver
-    from ostro.types import Event, GenerationDefaults, Prompt, Sampling
+    from ostro.types import CalibrationStatus, Event, GenerationDefaults, Prompt, Sampling
 
-    Requantize = Callable[[str, Importance | None, Progress | None], Work]
+    Requantize = Callable[[str | None, Columns | None, Progress | None], Work]
 
 
 class PromptSource(Protocol):
@@ -68,8 +69,9 @@ class ModelHost:
 
     context_length: longest sequence in tokens. hardware: what the kernels run on, for logs and records.
     work: what a token costs; None where nobody counted.
-    requantize: makes the model anew in the format of that name and tells what its tokens cost; None where
-        there are no weights.
+    requantize: makes the model anew in the format of that name, None for the one in use, and tells what its
+        tokens cost; None where there are no weights. in_situ: whether weights were quantized while loading.
+    calibration: collects importance from traffic; None where that is not possible.
     reads_any_file: requests may name every file that this process may read as an image.
     """
 
@@ -87,6 +89,8 @@ class ModelHost:
         work: Work | None = None,
         fetcher: ImageFetcher | None = None,
         requantize: Requantize | None = None,
+        in_situ: bool = False,
+        calibration: Calibration[Any, Any] | None = None,
     ) -> None:
         self.name = name
         self.config = config
@@ -97,6 +101,8 @@ class ModelHost:
         self.context_length = context_length
         self.created = int(time.time())
         self.work = work
+        self._in_situ = in_situ
+        self._calibration = calibration
         self._requantize = requantize
         self._hardware = dict(hardware or {})
         self.reads_any_file = fetcher is not None and fetcher.reads_any_file
@@ -142,6 +148,7 @@ class ModelHost:
             cache=isq_cache,
         )
         # Imported here: `import ostro` stays quick, and the kernels load only when a model does.
+        from ostro.engine.calibration import Calibration
         from ostro.engine.engine import Engine
         from ostro.engine.loop import EngineLoop
         from ostro.loading.heap import trim_heap
@@ -185,10 +192,16 @@ class ModelHost:
             context_length=config.context_length,
         )
         loop = EngineLoop(engine)
+        calibration = Calibration(loop, model, ops)
 
-        def requantize(name: str, importance: Importance | None, progress: Progress | None) -> Work:
+        def requantize(name: str | None, importance: Columns | None, progress: Progress | None) -> Work:
             model = source_model.quantized(name, importance=importance, progress=progress)
-            loop.run_between_steps(partial(engine.replace_model, model)).result()
+
+            def replace() -> None:
+                engine.replace_model(model)
+                calibration.follow(model)
+
+            loop.run_between_steps(replace).result()
             return Work.of(model, ops)
 
         host = cls(
@@ -214,6 +227,8 @@ class ModelHost:
             work=Work.of(model, ops),
             fetcher=fetcher,
             requantize=requantize,
+            in_situ=isq.wanted,
+            calibration=calibration,
         )
         trim_heap()
         return host
@@ -266,7 +281,7 @@ class ModelHost:
         self,
         name: str | int,
         *,
-        importance: Importance | None = None,
+        importance: Columns | None = None,
         progress: Progress | None = None,
     ) -> None:
         """Quantize again from the model's files, while requests go on, and use that from the next step on.
@@ -278,6 +293,7 @@ class ModelHost:
         if self._requantize is None:
             raise UnsupportedField("this model has no weights to quantize", param="ggml_type")
         self.work = self._requantize(chosen, importance, progress)
+        self._in_situ = True
 
     def threads_for(self, messages: Messages | None) -> ThreadPoolExecutor | None:
         """Where a conversation should be started from an event loop; None for the loop's own threads."""
@@ -311,6 +327,38 @@ class ModelHost:
                     param=f"tokens[{index}]",
                 )
         return self.tokenizer.decode(ids, skip_special=skip_special_tokens)
+
+    def apply_calibration(self, save: Path | None = None) -> CalibrationStatus:
+        """Quantize the weights anew by what was collected, and end the collection; returns its last status.
+
+        save: a file for the importance matrix, see `ostro.quant.imatrix.SUFFIXES`. A model that was not
+        quantized while loading stays as it is, and UnsupportedField is raised unless `save` is given. If
+        quantizing fails, the collection goes on. InvalidParameter when nothing was collected.
+        """
+        from ostro.quant.imatrix import check_suffix, write_imatrix
+
+        if save is None and not self._in_situ:
+            raise UnsupportedField(
+                "the model was not quantized while loading, so there is nothing to quantize anew; load it "
+                "with in_situ_quant, or name a file to save the importance matrix to"
+            )
+        if save is not None:
+            check_suffix(save)
+        status = self.calibration.status()
+        importance = self.calibration.importance()
+        if save is not None:
+            write_imatrix(importance, save, vision=self.config.vision is not None)
+        if self._in_situ and self._requantize is not None:
+            self.work = self._requantize(None, importance, None)
+        self.calibration.end()
+        return status
+
+    @property
+    def calibration(self) -> Calibration[Any, Any]:
+        """Collects the importance of weights from traffic; UnsupportedField where that is not possible."""
+        if self._calibration is None:
+            raise UnsupportedField("this model cannot collect importance from traffic")
+        return self._calibration
 
     @property
     def closed(self) -> bool:

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
         CompletionChunkResponse,
         CompletionResponse,
     )
+    from ostro.types import CalibrationStatus
     from ostro.which import Which
 
     ChatStream: TypeAlias = Stream[ChatCompletionChunkResponse, ChatCompletionResponse]
@@ -244,6 +245,24 @@ class Runner(LoadedModel):
         """Quantize again from the model's files, in another format; requests go on meanwhile."""
         self._named(model_id).re_isq(isq_name(dtype))
 
+    def begin_calibration(self, model_id: str | None = None) -> CalibrationStatus:
+        """Collect the importance of weights from all requests from now on; answers take somewhat longer."""
+        return self._named(model_id).calibration.begin()
+
+    def calibration_status(self, model_id: str | None = None) -> CalibrationStatus:
+        """How much was collected."""
+        return self._named(model_id).calibration.status()
+
+    def apply_calibration(
+        self, save_cimatrix: str | Path | None = None, model_id: str | None = None
+    ) -> CalibrationStatus:
+        """Quantize the source's weights anew by what was collected; see `ModelHost.apply_calibration`.
+
+        save_cimatrix: where to keep the importance matrix; ".gguf", ".imatrix" and ".dat" are llama.cpp's
+        layouts, ".cimatrix" is mistral.rs's.
+        """
+        return self._named(model_id).apply_calibration(imatrix_path(save_cimatrix))
+
     def close(self) -> None:
         """End running requests (finish_reason "canceled") and free the model."""
         self._close()
@@ -280,6 +299,13 @@ def _judge(without_effect: dict[str, bool], others: dict[str, Any]) -> None:
             )
     if ignored:
         logger.warning("without meaning here, ignored: %s", ", ".join(ignored))
+
+
+def imatrix_path(given: str | Path | None) -> Path | None:
+    """A file's path as the user may write it."""
+    from pathlib import Path
+
+    return None if given is None else Path(given).expanduser()
 
 
 def refuse_thinking(enable_thinking: bool | None) -> None:

@@ -139,6 +139,23 @@ class Timing:
 
 
 @dataclass(frozen=True, slots=True)
+class CalibrationStatus:
+    """How far the collection of an importance matrix is; mistral.rs's names.
+
+    layers: matrices that can be recorded; layers_tracking: those that are. total_rows, min_rows, max_rows:
+    inputs that they have seen together, the least and the most used one; a text token is one input of each
+    matrix of a layer, and of the head only when its logits were needed.
+    """
+
+    collecting: bool
+    layers: int
+    layers_tracking: int
+    total_rows: int
+    min_rows: int
+    max_rows: int
+
+
+@dataclass(frozen=True, slots=True)
 class Event:
     """News of one sequence. Text and log-probabilities are final: what was sent is never taken back.
 

@@ -40,6 +40,10 @@ def test_openapi_is_complete(served: Served) -> None:
     description = httpx.get(f"{served.url}/openapi.json").json()
     assert set(description["paths"]) == {
         "/",
+        "/calibration/apply",
+        "/calibration/imatrix",
+        "/calibration/start",
+        "/calibration/status",
         "/health",
         "/tokenize",
         "/detokenize",

@@ -107,9 +107,9 @@ def test_other_machines_change_nothing() -> None:
 
 
 def test_a_failure_leaves_the_model_as_it_was() -> None:
-    asked: list[str] = []
+    asked: list[str | None] = []
 
-    def requantize(name: str, importance: object, progress: object) -> Work:
+    def requantize(name: str | None, importance: object, progress: object) -> Work:
         del importance, progress
         asked.append(name)
         if name == "Q4_0":

@@ -1,4 +1,4 @@
-"""Progress bars of downloads and of loading."""
+"""Progress bars of downloads, of loading, and of work that is counted."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from rich.progress import Progress, TaskID
 
@@ -59,3 +59,18 @@ def bars() -> Iterator[Report | None]:
     finally:
         if shown.display is not None:
             shown.display.stop()
+
+
+@contextmanager
+def counter(what: str) -> Iterator[Callable[[int, int], None] | None]:
+    """A callback for (done, total) that draws on stderr; None when stderr is not a terminal."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True)) as display:
+        bar = display.add_task(what, total=None)
+        yield lambda done, total: display.update(bar, completed=done, total=total)

@@ -127,8 +127,10 @@ class Engine:
         stores = model.kv_stores(ops)
         self._images = ImageRows(config.image_cache_bytes)
         # Which types of matrix and store the three agree on ends here.
-        self._run: Callable[[Model[Any, Any]], None] = partial(self._use, stores=stores, ops=ops)
-        self._run(model)
+        self._use: Callable[[Model[Any, Any], Ops[Any, Any]], None] = partial(self._bind, stores)
+        self._model: Model[Any, Any] = model
+        self._ops: Ops[Any, Any] = ops
+        self._use(model, ops)
         vision = model.vision
         self._step_rows = max(config.prefill_chunk, 0 if vision is None else vision.tokens_per_image)
         ceiling = machine_memory() // 2 if config.kv_bytes is None else config.kv_bytes
@@ -158,9 +160,18 @@ class Engine:
 
         Sequences keep their place, and the keys and values that they have.
         """
-        self._run(model)
+        self._model = model
+        self._use(model, self._ops)
 
-    def _use(self, model: Model[Any, Any], stores: Mapping[LayerKind, Any], ops: Ops[Any, Any]) -> None:
+    def replace_ops(self, ops: Ops[Any, Any]) -> None:
+        """Compute with other operations on the same matrices and stores from the next step on.
+
+        Images are encoded again when they come by again.
+        """
+        self._ops = ops
+        self._use(self._model, ops)
+
+    def _bind(self, stores: Mapping[LayerKind, Any], model: Model[Any, Any], ops: Ops[Any, Any]) -> None:
         self._forward: Callable[[Batch], NDArray[np.float32]] = lambda batch: model.forward(
             batch, stores, ops
         )

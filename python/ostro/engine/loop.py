@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections import deque
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ostro.errors import EngineError, Overloaded
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from ostro.engine.engine import Engine, EngineStats
     from ostro.engine.sequence import Sequence
+    from ostro.ops.protocol import Ops
     from ostro.types import Event, Prompt, Sampling
 
     Sink = Callable[[Event], None]
@@ -104,6 +105,13 @@ class EngineLoop:
             self._check_open()
             self._post(call, future)
         return future
+
+    def replace_ops(self, ops: Ops[Any, Any]) -> None:
+        """See Engine.replace_ops; returns when it is so. EngineError when the engine is closed."""
+        try:
+            self.run_between_steps(lambda: self._engine.replace_ops(ops)).result()
+        except CancelledError as error:
+            raise EngineError("the engine is closed") from error
 
     def stats(self) -> EngineStats:
         """A snapshot of the engine."""

@@ -35,6 +35,12 @@ _GGUF_LAYER = {
 }
 _GGUF_TOP = {"token_embd": "embed_tokens", "output_norm": "norm", "output": "lm_head"}
 
+_TEXT_NAME = re.compile(
+    rf"((embed_tokens|norm)|layers\.(0|[1-9]\d{{0,5}})\.({'|'.join(map(re.escape, _GGUF_LAYER.values()))}))"
+    r"\.weight",
+    re.ASCII,
+)
+
 _TEXT_PREFIXES = ("model.language_model.", "language_model.model.", "language_model.", "model.", "")
 _VISION_PREFIXES = (
     "model.vision_tower.vision_model.",
@@ -102,6 +108,30 @@ def from_gguf(names: Iterable[str], source: str) -> Renaming:
             leftovers.append(name)
     _refuse(leftovers, source)
     return result
+
+
+def gguf_to_canonical(name: str) -> str | None:
+    """The canonical name of a GGUF tensor of either half, in any spelling; None for what has no place."""
+    return _gguf_text_name(name) or MMPROJ.canonical(name) or COMBINED.canonical(name)
+
+
+def canonical_to_gguf(name: str) -> str:
+    """What llama.cpp calls a tensor: in the text model's file, or in that of the image half."""
+    return MMPROJ.own(name) if name.startswith(("vision.", "projector.")) else _gguf_own_name(name)
+
+
+def hugging_face_to_canonical(name: str) -> str | None:
+    """The canonical name of a tensor under any prefix of Hugging Face's; None for what has no place."""
+    if name in HEADS:
+        return "lm_head.weight"
+    for prefixes, half in ((_VISION_PREFIXES, "vision."), (_PROJECTOR_PREFIXES, "projector.")):
+        for prefix in prefixes:
+            if name.startswith(prefix):
+                return half + name.removeprefix(prefix)
+    for prefix in _TEXT_PREFIXES:
+        if name.startswith(prefix) and _TEXT_NAME.fullmatch(name, len(prefix)):
+            return name.removeprefix(prefix)
+    return None
 
 
 def from_mmproj(names: Iterable[str], source: str) -> Renaming:

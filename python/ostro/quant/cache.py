@@ -56,6 +56,15 @@ class IsqCache:
             digest.update((importance or {})[name].tobytes())
         return digest.hexdigest()
 
+    def importance_file(self, files: Sequence[Path], text: Path, how: str) -> Path:
+        """Where the importance matrix of a model for a text is kept; how: what else it depends on."""
+        import xxhash
+
+        digest = xxhash.xxh3_128(how.encode())
+        for file in (*files, text):
+            digest.update(self._content(file).encode())
+        return self.folder / f"{digest.hexdigest()}.imatrix.gguf"
+
     def load(self, key: str) -> dict[str, Tensor] | None:
         """The tensors of an entry, mapped; None if there is none, or none that can be read."""
         path = self.folder / f"{key}.safetensors"

@@ -17,7 +17,14 @@ from ostro.server import failures
 from ostro.server.limits import MAX_BODY_BYTES
 from ostro.server.local_only import LocalOnly
 from ostro.server.routes import build_router
-from ostro.server.schema import ChatBody, CompletionBody, DetokenizeBody, ReIsqBody, TokenizeBody
+from ostro.server.schema import (
+    CalibrationApplyBody,
+    ChatBody,
+    CompletionBody,
+    DetokenizeBody,
+    ReIsqBody,
+    TokenizeBody,
+)
 from ostro.server.sse import KEEP_ALIVE_SECONDS
 from ostro.version import ostro_version
 
@@ -109,7 +116,14 @@ def _openapi(app: FastAPI) -> dict[str, Any]:
     description = get_openapi(
         title=app.title, version=app.version, description=app.description, routes=app.routes
     )
-    spoken: list[Any] = [ChatBody, CompletionBody, TokenizeBody, DetokenizeBody, ReIsqBody]
+    spoken: list[Any] = [
+        ChatBody,
+        CompletionBody,
+        TokenizeBody,
+        DetokenizeBody,
+        ReIsqBody,
+        CalibrationApplyBody,
+    ]
     answered: list[Any] = [ChatCompletionResponse, CompletionResponse]
     _, definitions = TypeAdapter.json_schemas(
         [

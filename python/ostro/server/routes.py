@@ -15,6 +15,7 @@ from ostro.async_streams import AsyncStream
 from ostro.errors import InvalidParameter
 from ostro.host import DEFAULT_NAME
 from ostro.server.bodies import read_body, speaks
+from ostro.server.calibration import calibration_router
 from ostro.server.docs_page import render_docs
 from ostro.server.failures import gone
 from ostro.server.limits import ClientGone, while_connected
@@ -45,6 +46,7 @@ def build_router(host: ModelHost, *, max_body_bytes: int, keep_alive: float) -> 
     """All routes over one model."""
     router = APIRouter()
     router.include_router(quantization_router(host, max_body_bytes=max_body_bytes))
+    router.include_router(calibration_router(host, max_body_bytes=max_body_bytes))
 
     async def read(kind: type[BodyT], request: Request) -> BodyT:
         return await read_body(kind, request, max_body_bytes)

@@ -232,6 +232,14 @@ class ReIsqBody(Body):
     ggml_type: str | int = Field(description="A number format, e.g. Q4K, or 4.")
 
 
+class CalibrationApplyBody(Body):
+    """POST /calibration/apply."""
+
+    save_cimatrix: str | None = Field(
+        None, description="Not offered over HTTP: GET /calibration/imatrix returns the file."
+    )
+
+
 def parse(kind: type[BodyT], raw: bytes) -> BodyT:
     """The body; InvalidJson, or InvalidParameter naming the first field that is wrong."""
     try:
