@@ -14,7 +14,7 @@ import numpy as np
 
 from ostro.errors import CorruptFile, UnknownTensor
 from ostro.loading.mapped_file import map_file
-from ostro.loading.names import canonical_to_gguf, gguf_to_canonical, hugging_face_to_canonical
+from ostro.loading.names import as_mistral_rs, canonical_to_gguf, gguf_to_canonical, hugging_face_to_canonical
 from ostro.quant.importance import CHUNK_SIZE, Importance
 
 if TYPE_CHECKING:
@@ -115,13 +115,11 @@ def pack_collected(importance: Importance, *, vision: bool) -> bytes:
 
     vision: the checkpoint has an image half, which is part of the names of the text model.
     """
-    prefix = "language_model." if vision else ""
     parts = []
     for name, values in importance.items():
         if name.startswith(("vision.", "projector.")):
             continue
-        stem = name.removesuffix(".weight")
-        own = (prefix + (stem if stem == "lm_head" else f"model.{stem}")).encode()
+        own = as_mistral_rs(name, sees=vision).removesuffix(".weight").encode()
         parts += [struct.pack("<Q", len(own)), own, struct.pack("<Q", len(values))]
         parts.append(values.astype("<f4").tobytes())
     return struct.pack("<Q", len(parts) // 4) + b"".join(parts)
