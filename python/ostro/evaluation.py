@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ostro.asked_importance import importance_of
 from ostro.config import IsqConfig, compute_of
 from ostro.engine.alone import STEP, run_alone
 from ostro.engine.calibration import record_pieces
@@ -21,7 +22,6 @@ from ostro.prompt.tokenizer import load_tokenizer
 from ostro.quant.importance import CHUNK_SIZE, Importance
 from ostro.quant.in_situ import quantize_in_situ
 from ostro.quant.windows import windows
-from ostro.source_model import importance_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

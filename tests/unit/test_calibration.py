@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from ostro import ChatCompletionRequest, CompletionRequest, Runner
+from ostro.asked_importance import importance_of
 from ostro.async_runner import AsyncRunner
 from ostro.config import IsqConfig
 from ostro.errors import BadTensor, EngineError, InvalidParameter, UnsupportedField
@@ -22,7 +23,6 @@ from ostro.loading.open import open_checkpoint
 from ostro.ops.cpu import CpuOps
 from ostro.quant.imatrix import read_imatrix, write_imatrix
 from ostro.quant.importance import Importance
-from ostro.source_model import importance_of
 from tests.server.fake_host import fake_host
 
 if TYPE_CHECKING:
