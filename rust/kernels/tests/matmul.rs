@@ -26,15 +26,33 @@ impl Noise {
     }
 }
 
-/// Where the f16 scales of a storage block are.
+/// Where the f16 scales (biases, zero points) of a storage block are.
 fn scales(format: Format) -> &'static [usize] {
     match format {
-        Format::Q4_0 | Format::Q5_0 | Format::Q8_0 => &[0],
+        Format::Q4_0 | Format::Q5_0 | Format::Q8_0 | Format::Q8_1 => &[0],
         Format::Q4_1 | Format::Q5_1 | Format::Q4_K | Format::Q5_K => &[0, 2],
+        Format::AFQ2 | Format::AFQ3 | Format::AFQ4 | Format::AFQ6 | Format::AFQ8 | Format::HQQ4 | Format::HQQ8 => {
+            &[0, 2]
+        }
         Format::Q2_K => &[80, 82],
         Format::Q3_K => &[108],
         Format::Q6_K => &[208],
-        Format::F32 | Format::F16 | Format::BF16 => &[],
+        Format::F32 | Format::F16 | Format::BF16 | Format::FP8 | Format::F8Q8 | Format::MXFP4 | Format::Q8_K => &[],
+    }
+}
+
+/// Sets the scales of a storage block to about `value`, as near as each format can.
+fn set_scales(format: Format, block: &mut [u8], mut value: impl FnMut() -> f32) {
+    match format {
+        // 2^-8 to 2^7.
+        Format::F8Q8 => block[0] = (value().abs() * 64.0) as u8 + 56,
+        Format::MXFP4 => block[0] = (128.0 + value().log2().max(-9.0)) as u8,
+        Format::Q8_K | Format::FP8 => block[..4].copy_from_slice(&value().to_le_bytes()),
+        _ => {
+            for &at in scales(format) {
+                block[at..at + 2].copy_from_slice(&half::f16::from_f32(value()).to_le_bytes());
+            }
+        }
     }
 }
 
@@ -50,11 +68,11 @@ fn random_weights(format: Format, rows: usize, cols: usize, noise: &mut Noise, w
             Format::F32 => block.copy_from_slice(&value.to_le_bytes()),
             Format::F16 => block.copy_from_slice(&half::f16::from_f32(value).to_le_bytes()),
             Format::BF16 => block.copy_from_slice(&half::bf16::from_f32(value).to_le_bytes()),
-            _ => {
-                for &at in scales(format) {
-                    block[at..at + 2].copy_from_slice(&half::f16::from_f32(noise.signed() / 16.0).to_le_bytes());
-                }
-            }
+            _ => set_scales(format, block, || noise.signed() / 16.0),
+        }
+        if format == Format::FP8 {
+            // No NaN.
+            block[4..].iter_mut().filter(|byte| **byte & 0x7f == 0x7f).for_each(|byte| *byte = 0);
         }
     }
     data
@@ -88,7 +106,6 @@ fn cols_of(format: Format, size: usize) -> usize {
     match format.block() {
         // Dense rows of any length.
         1 => size,
-        32 => 32 * size.div_ceil(32),
         block => block * size.div_ceil(block),
     }
 }
@@ -165,9 +182,7 @@ fn extreme_codes_do_not_saturate() {
             let (rows, cols) = (17, 512);
             let mut data = vec![byte; rows * format.row_bytes(cols).unwrap()];
             for block in data.chunks_exact_mut(format.block_bytes()) {
-                for &at in scales(format) {
-                    block[at..at + 2].copy_from_slice(&half::f16::ONE.to_le_bytes());
-                }
+                set_scales(format, block, || 1.0);
             }
             let weights = Weights::new(&data, format, rows, cols).unwrap();
             for (sign, tokens, mode) in

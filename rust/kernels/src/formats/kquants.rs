@@ -3,7 +3,7 @@
 //! Each function decodes block `part` (0..8) of a storage block. Products are exact in f32: 11 bits of f16 times at most
 //! 13 bits of code and integer scale.
 
-use super::{BLOCK, Block, half_at};
+use super::{BLOCK, Block, float_at, half_at};
 
 /// Sixteen bytes of (scale, minimum) nibbles, 64 bytes of 2-bit codes, scale, scale of minima.
 pub(super) fn q2_k(bytes: &[u8], part: usize) -> Block {
@@ -90,6 +90,16 @@ pub(super) fn q6_k(bytes: &[u8], part: usize) -> Block {
             (i16::from(low | high << 4) - 32) * i16::from(scale)
         }),
         scale: half_at(bytes, 208),
+        offset: 0.0,
+        steps: [0, 0],
+    }
+}
+
+/// Scale (f32), 256 signed bytes, the sums of each sixteen of them (i16), which weights have no use for.
+pub(super) fn q8_k(bytes: &[u8], part: usize) -> Block {
+    Block {
+        codes: std::array::from_fn(|i| i16::from(bytes[4 + BLOCK * part + i].cast_signed())),
+        scale: float_at(bytes, 0),
         offset: 0.0,
         steps: [0, 0],
     }

@@ -2,7 +2,7 @@
 
 use core::arch::x86_64::*;
 
-use crate::formats::Format;
+use crate::formats::{BLOCK, Format};
 
 use super::lanes::{gather_f16, widen, widen_signed};
 
@@ -19,7 +19,7 @@ pub(super) trait Decode {
     /// Storage bytes of a whole group.
     const BYTES: usize = 256 / Self::FORMAT.block() * Self::FORMAT.block_bytes();
 
-    /// Where the f16 scale is in a storage block.
+    /// Where the scale is in a storage block.
     const SCALE: usize = 0;
     /// What is added to the codes of [`Self::bytes`] to make them unsigned.
     const BIAS: i32 = 0;
@@ -39,6 +39,14 @@ pub(super) trait Decode {
     unsafe fn pair(group: *const u8, pair: usize) -> __m512i {
         // SAFETY: the caller's promise.
         unsafe { both(Self::bytes(group, 2 * pair), Self::bytes(group, 2 * pair + 1)) }
+    }
+
+    /// The scale at byte `at` of each of eight groups: an f16 if nothing else is said.
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    unsafe fn scale(groups: &[*const u8; 8], at: usize) -> __m256 {
+        // SAFETY: the caller's promise.
+        unsafe { gather_f16(groups, at) }
     }
 
     /// offset * step of the first `blocks` blocks (or half blocks, [`Format::has_half_offsets`]), a lane for each of
@@ -96,10 +104,10 @@ pub(super) fn column_scales<D: Decode>(scales: Scales, block: usize) -> __m256i 
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
 pub(super) unsafe fn run_scale<D: Decode>(groups: &[*const u8; 8], run: usize) -> __m256 {
-    // All runs of a K-quant's group lie in one storage block; elsewhere each block is a run.
-    let storage = if D::FORMAT.has_integer_scales() { 0 } else { run };
+    // All runs of a K-quant's group lie in its one storage block; elsewhere each block is a run.
+    let storage = run * BLOCK / D::FORMAT.block();
     // SAFETY: the caller's promise.
-    unsafe { gather_f16(groups, storage * D::FORMAT.block_bytes() + D::SCALE) }
+    unsafe { D::scale(groups, storage * D::FORMAT.block_bytes() + D::SCALE) }
 }
 
 /// Whether pairs of products of bytes with 8-bit activations fit int16: `vpmaddubsw` saturates.

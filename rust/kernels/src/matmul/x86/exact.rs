@@ -8,7 +8,7 @@ use crate::matmul::activations::Activations;
 use crate::matmul::{LANES, OutView};
 
 use super::decode::{Decode, Offsets, codes, run_scale};
-use super::lanes::{each8, load_f32, load16, load32, reduce, store_f32};
+use super::lanes::{e4m3, each8, load_f32, load16, load32, reduce, store_f32};
 
 /// Rows and tokens of a tile: 12 accumulators hide the latency of fma and leave registers for the operands.
 const ROWS: usize = 4;
@@ -102,6 +102,17 @@ pub(super) fn dense(weights: &Weights<'_>, row: usize, out: &mut [[f32; LANES]])
                 // SAFETY: as above.
                 let wide = _mm256_cvtepu16_epi32(unsafe { load16(b.as_ptr()) });
                 store_f32(group, _mm256_castsi256_ps(_mm256_slli_epi32::<16>(wide)));
+            }
+        }
+        Format::FP8 => {
+            // A scale (f32) and 64 numbers of a byte each.
+            for (groups, b) in out.chunks_exact_mut(64 / LANES).zip(bytes.as_chunks::<68>().0) {
+                let scale = _mm256_set1_ps(f32::from_le_bytes([b[0], b[1], b[2], b[3]]));
+                for (group, b) in groups.iter_mut().zip(b[4..].as_chunks::<LANES>().0) {
+                    // SAFETY: eight bytes of an array of eight.
+                    let bits = _mm_cvtepu8_epi16(unsafe { _mm_loadl_epi64(b.as_ptr().cast()) });
+                    store_f32(group, _mm256_mul_ps(scale, e4m3(bits)));
+                }
             }
         }
         _ => {

@@ -5,7 +5,7 @@ use core::arch::x86_64::*;
 use crate::formats::Format;
 
 use super::decode::{Decode, Offsets, Scales};
-use super::lanes::{each8, gather_f16, load4, load16, load32, transpose};
+use super::lanes::{each8, gather_f16, gather_f32, load4, load16, load32, transpose};
 
 /// Bits `shift..shift + 2` of every byte, moved to bit `to`. Both shifts are known after inlining.
 #[inline]
@@ -23,7 +23,7 @@ fn bit_pair(x: __m256i, shift: usize, to: usize) -> __m256i {
 /// Low or high halves of every byte.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn nibble(x: __m256i, high: bool) -> __m256i {
+pub(super) fn nibble(x: __m256i, high: bool) -> __m256i {
     _mm256_and_si256(if high { _mm256_srli_epi16::<4>(x) } else { x }, _mm256_set1_epi8(15))
 }
 
@@ -215,5 +215,33 @@ impl Decode for Q6K {
         let (low, high) =
             unsafe { (load32(group.add(64 * part + 32 * (quarter % 2))), load32(group.add(128 + 32 * part))) };
         _mm256_or_si256(nibble(low, quarter >= 2), bit_pair(high, 2 * quarter, 4))
+    }
+}
+
+pub(super) struct Q8K;
+impl Decode for Q8K {
+    const FORMAT: Format = Format::Q8_K;
+    const BIAS: i32 = 128;
+    const MOST: i32 = 255;
+
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    unsafe fn scales(_: *const u8) -> Scales {
+        _mm256_setzero_si256()
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    unsafe fn scale(groups: &[*const u8; 8], at: usize) -> __m256 {
+        // SAFETY: see above.
+        unsafe { gather_f32(groups, at) }
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    unsafe fn bytes(group: *const u8, block: usize) -> __m256i {
+        // SAFETY: see above.
+        let signed = unsafe { load32(group.add(4 + 32 * block)) };
+        _mm256_xor_si256(signed, _mm256_set1_epi8(-128))
     }
 }

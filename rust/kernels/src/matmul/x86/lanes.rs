@@ -115,6 +115,56 @@ pub(super) unsafe fn gather_f16(groups: &[*const u8; 8], at: usize) -> __m256 {
     _mm256_cvtph_ps(_mm_setr_epi16(a, b, c, d, e, f, g, h))
 }
 
+/// The f32 at `at` in each of eight groups.
+///
+/// # Safety
+/// Four bytes from `at` of every group are readable.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(super) unsafe fn gather_f32(groups: &[*const u8; 8], at: usize) -> __m256 {
+    // SAFETY: the caller's promise.
+    let [a, b, c, d, e, f, g, h] = each8!(|J| f32::from_bits(unsafe { load4(groups[J].add(at)) }));
+    _mm256_setr_ps(a, b, c, d, e, f, g, h)
+}
+
+/// The byte at `at` in each of eight groups as int16.
+///
+/// # Safety
+/// It is readable.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(super) unsafe fn gather_bytes(groups: &[*const u8; 8], at: usize) -> __m128i {
+    // SAFETY: the caller's promise.
+    let [a, b, c, d, e, f, g, h] = each8!(|J| i16::from(unsafe { groups[J].add(at).read() }));
+    _mm_setr_epi16(a, b, c, d, e, f, g, h)
+}
+
+/// The numbers whose E4M3 bits are the lower halves of eight int16, which have no upper halves.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(super) fn e4m3(bits: __m128i) -> __m256 {
+    let most = _mm_set1_epi16(0x7f);
+    let magnitude = _mm_and_si128(bits, most);
+    // As an f16, whose exponent has a bias of 15 instead of 7, it is smaller by 2^8; a NaN must become one.
+    let half = _mm_or_si128(_mm_slli_epi16::<7>(magnitude), _mm_slli_epi16::<8>(_mm_andnot_si128(most, bits)));
+    let half = _mm_or_si128(half, _mm_and_si128(_mm_cmpeq_epi16(magnitude, most), _mm_set1_epi16(0x7e00)));
+    _mm256_mul_ps(_mm256_cvtph_ps(half), _mm256_set1_ps(256.0))
+}
+
+/// `mask` in byte i where bit i of `word` is set, else 0.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(super) fn spread_bits(word: u32, mask: i8) -> __m256i {
+    // Byte i of the vector becomes byte i / 8 of the word, of which bit i % 8 counts.
+    let spread = _mm256_shuffle_epi8(
+        _mm256_set1_epi32(word.cast_signed()),
+        _mm256_setr_epi64x(0, 0x0101_0101_0101_0101, 0x0202_0202_0202_0202, 0x0303_0303_0303_0303),
+    );
+    let bit = _mm256_set1_epi64x(0x8040_2010_0804_0201_u64.cast_signed());
+    let set = _mm256_cmpeq_epi8(_mm256_and_si256(spread, bit), bit);
+    _mm256_and_si256(set, _mm256_set1_epi8(mask))
+}
+
 /// Sums of the eight lanes of each of eight vectors, modulo 2^32.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]

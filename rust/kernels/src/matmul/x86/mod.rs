@@ -7,6 +7,7 @@
 #![allow(clippy::unnecessary_min_or_max, reason = "`each8!` makes constants of indices")]
 #![allow(clippy::needless_range_loop, reason = "arrays of registers are indexed in step: t is a token everywhere")]
 
+mod affine;
 pub(crate) mod amx;
 mod decode;
 mod exact;
@@ -62,7 +63,7 @@ pub(super) fn multiply(
     // SAFETY: the features were just checked.
     unsafe {
         match weights.format() {
-            Format::F32 | Format::F16 | Format::BF16 => {
+            Format::F32 | Format::F16 | Format::BF16 | Format::FP8 => {
                 exact::multiply(weights, rows, x, out, exact::dense, &mut scratch.rows);
             }
             Format::Q4_0 => quantized::<legacy::Q4_0>(vnni, weights, rows, x, precision, out, scratch),
@@ -70,11 +71,22 @@ pub(super) fn multiply(
             Format::Q5_0 => quantized::<legacy::Q5_0>(vnni, weights, rows, x, precision, out, scratch),
             Format::Q5_1 => quantized::<legacy::Q5_1>(vnni, weights, rows, x, precision, out, scratch),
             Format::Q8_0 => quantized::<legacy::Q8_0>(vnni, weights, rows, x, precision, out, scratch),
+            Format::Q8_1 => quantized::<legacy::Q8_1>(vnni, weights, rows, x, precision, out, scratch),
+            Format::F8Q8 => quantized::<legacy::F8Q8>(vnni, weights, rows, x, precision, out, scratch),
+            Format::MXFP4 => quantized::<legacy::MXFP4>(vnni, weights, rows, x, precision, out, scratch),
             Format::Q2_K => quantized::<kquants::Q2K>(vnni, weights, rows, x, precision, out, scratch),
             Format::Q3_K => quantized::<kquants::Q3K>(vnni, weights, rows, x, precision, out, scratch),
             Format::Q4_K => quantized::<kquants::Q4K>(vnni, weights, rows, x, precision, out, scratch),
             Format::Q5_K => quantized::<kquants::Q5K>(vnni, weights, rows, x, precision, out, scratch),
             Format::Q6_K => quantized::<kquants::Q6K>(vnni, weights, rows, x, precision, out, scratch),
+            Format::Q8_K => quantized::<kquants::Q8K>(vnni, weights, rows, x, precision, out, scratch),
+            Format::AFQ2 => quantized::<affine::AFQ2>(vnni, weights, rows, x, precision, out, scratch),
+            Format::AFQ3 => quantized::<affine::AFQ3>(vnni, weights, rows, x, precision, out, scratch),
+            Format::AFQ4 => quantized::<affine::AFQ4>(vnni, weights, rows, x, precision, out, scratch),
+            Format::AFQ6 => quantized::<affine::AFQ6>(vnni, weights, rows, x, precision, out, scratch),
+            Format::AFQ8 => quantized::<affine::AFQ8>(vnni, weights, rows, x, precision, out, scratch),
+            Format::HQQ4 => quantized::<affine::HQQ4>(vnni, weights, rows, x, precision, out, scratch),
+            Format::HQQ8 => quantized::<affine::HQQ8>(vnni, weights, rows, x, precision, out, scratch),
         }
     }
 }
