@@ -25,6 +25,7 @@ def dequantize(tensor: Tensor) -> Rows:
     if tensor.format.name == "BF16":
         bits = tensor.data.view(np.uint16).astype(np.uint32) << 16
         return bits.view(np.float32).reshape(tensor.shape)
+    assert tensor.format.ggml_type is not None, "the package knows the formats of GGUF files"
     rows = tensor.data.reshape(*tensor.shape[:-1], -1)
     return np.asarray(gguf_dequantize(rows, GGMLQuantizationType(tensor.format.ggml_type)), np.float32)
 

@@ -17,7 +17,7 @@ import numpy as np
 from ostro.errors import CorruptFile, UnsupportedModel
 from ostro.loading.gguf_strings import short_strings
 from ostro.loading.mapped_file import map_file, unload
-from ostro.ops.tensor import BY_GGML_TYPE, FORMATS, Tensor
+from ostro.ops.tensor import BY_GGML_TYPE, Tensor
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -52,10 +52,10 @@ _DTYPES = {
 _BOOL, _STRING, _ARRAY = 7, 8, 9
 
 _OTHER_TYPES = {
-    4: "Q4_2", 5: "Q4_3", 9: "Q8_1", 15: "Q8_K", 16: "IQ2_XXS", 17: "IQ2_XS", 18: "IQ3_XXS",
+    4: "Q4_2", 5: "Q4_3", 16: "IQ2_XXS", 17: "IQ2_XS", 18: "IQ3_XXS",
     19: "IQ1_S", 20: "IQ4_NL", 21: "IQ3_S", 22: "IQ2_S", 23: "IQ4_XS", 24: "I8", 25: "I16", 26: "I32",
     27: "I64", 28: "F64", 29: "IQ1_M", 31: "Q4_0_4_4", 32: "Q4_0_4_8", 33: "Q4_0_8_8", 34: "TQ1_0",
-    35: "TQ2_0", 36: "IQ4_NL_4_4", 39: "MXFP4", 40: "NVFP4", 41: "Q1_0",
+    35: "TQ2_0", 36: "IQ4_NL_4_4", 40: "NVFP4", 41: "Q1_0",
 }  # fmt: skip
 
 
@@ -105,9 +105,10 @@ class GgufFile:
             fmt = BY_GGML_TYPE.get(info.ggml_type)
             if fmt is None:
                 kind = _OTHER_TYPES.get(info.ggml_type, f"the unknown type {info.ggml_type}")
+                known = ", ".join(fmt.name for fmt in BY_GGML_TYPE.values())
                 raise UnsupportedModel(
                     f"{self.path}: tensor {_shown(info.name)} is stored as {kind}, which ostro does not read;"
-                    f" take a file in one of {', '.join(FORMATS)} (Q4_K_M, Q5_K_M, Q6_K and Q8_0 files are)"
+                    f" take a file in one of {known} (Q4_K_M, Q5_K_M, Q6_K and Q8_0 files are)"
                 )
             if info.dims[0] % fmt.block:
                 self._corrupt(

@@ -1,4 +1,8 @@
-"""Number formats of weights, as data. Layouts: the GGUF specification and ggml's block structures."""
+"""Number formats of weights, as data.
+
+Layouts: the GGUF specification and ggml's block structures; for formats that GGUF lacks, the kernels' own, described
+in `rust/kernels/src/formats` (affine.rs: AFQ and HQQ, fp8.rs: FP8, legacy.rs: F8Q8).
+"""
 
 from __future__ import annotations
 
@@ -16,10 +20,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """`block` weights of one row are stored in `bytes` bytes; `ggml_type` is its number in GGUF files."""
+    """`block` weights of one row are stored in `bytes` bytes.
+
+    ggml_type: its number in GGUF files, None for what they cannot hold.
+    """
 
     name: str
-    ggml_type: int
+    ggml_type: int | None
     block: int
     bytes: int
 
@@ -42,15 +49,29 @@ FORMATS: dict[str, Format] = {
         Format("Q5_0", 6, 32, 22),
         Format("Q5_1", 7, 32, 24),
         Format("Q8_0", 8, 32, 34),
+        Format("Q8_1", 9, 32, 36),
         Format("Q2_K", 10, 256, 84),
         Format("Q3_K", 11, 256, 110),
         Format("Q4_K", 12, 256, 144),
         Format("Q5_K", 13, 256, 176),
         Format("Q6_K", 14, 256, 210),
+        Format("Q8_K", 15, 256, 292),
         Format("BF16", 30, 1, 2),
+        Format("MXFP4", 39, 32, 17),
+        Format("FP8", None, 64, 68),
+        Format("F8Q8", None, 32, 33),
+        Format("AFQ2", None, 64, 20),
+        Format("AFQ3", None, 64, 28),
+        Format("AFQ4", None, 64, 36),
+        Format("AFQ6", None, 64, 52),
+        Format("AFQ8", None, 64, 68),
+        Format("HQQ4", None, 64, 36),
+        Format("HQQ8", None, 64, 68),
     )
 }
-BY_GGML_TYPE: dict[int, Format] = {fmt.ggml_type: fmt for fmt in FORMATS.values()}
+BY_GGML_TYPE: dict[int, Format] = {
+    fmt.ggml_type: fmt for fmt in FORMATS.values() if fmt.ggml_type is not None
+}
 
 
 @dataclass(frozen=True, slots=True)

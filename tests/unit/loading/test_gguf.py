@@ -231,12 +231,20 @@ def test_a_missing_file_is_not_found(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "name"), [(16, "IQ2_XXS"), (34, "TQ1_0"), (39, "MXFP4"), (28, "F64"), (777, "777")]
+    ("kind", "name"), [(16, "IQ2_XXS"), (34, "TQ1_0"), (40, "NVFP4"), (28, "F64"), (777, "777")]
 )
 def test_names_the_formats_that_it_does_not_read(tmp_path: Path, kind: int, name: str) -> None:
     file = opened(tmp_path, GgufBytes(tensors=[("blk.0.x", [256], kind, 0)], data=bytes(1024)))
     with pytest.raises(UnsupportedModel, match=rf"tensor 'blk\.0\.x' is stored as .*{name}"):
         file.tensors()
+
+
+@pytest.mark.parametrize(("kind", "name", "size"), [(9, "Q8_1", 288), (15, "Q8_K", 292), (39, "MXFP4", 136)])
+def test_reads_rarer_formats(tmp_path: Path, kind: int, name: str, size: int) -> None:
+    data = bytes(i % 251 for i in range(size))
+    tensor = opened(tmp_path, GgufBytes(tensors=[("blk.0.x", [256], kind, 0)], data=data)).tensors()["blk.0.x"]
+    assert (tensor.format.name, tensor.shape) == (name, (256,))
+    assert tensor.data.tobytes() == data
 
 
 @pytest.mark.parametrize(

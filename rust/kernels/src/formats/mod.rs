@@ -14,6 +14,7 @@ mod legacy;
 use half::{bf16, f16};
 
 pub use format::{Format, ShapeError};
+pub(crate) use fp8::{e4m3, e4m3_bits};
 
 /// Weights in one block of the products (a format's storage block is one, two or eight of them).
 pub const BLOCK: usize = 32;

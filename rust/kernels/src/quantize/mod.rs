@@ -2,11 +2,17 @@
 //!
 //! The bytes depend on the rows and their importance alone: not on the instruction set, nor on who else is quantised.
 
+#![allow(clippy::inline_always, reason = "only what is inlined into `dispatch` is compiled for its instruction set")]
+
 use half::{bf16, f16};
 
 use crate::formats::Format;
 use crate::isa::Isa;
 
+mod affine;
+mod block;
+mod bytes;
+mod floats;
 mod legacy;
 
 /// Why rows cannot be quantised.
@@ -46,17 +52,28 @@ pub fn quantize_rows(
     assert!(cols > 0 && rows.len().is_multiple_of(cols), "whole rows");
     assert_eq!(out.len(), rows.len() / cols * row_bytes, "the output must hold the rows");
     assert!(importance.is_none_or(|importance| importance.len() == cols), "one importance for each column");
-    if !format.is_dense()
+    if format.block() > 1
         && let Some(row) = rows.chunks_exact(cols).position(|row| !row.iter().all(|x| x.is_finite()))
     {
         return Err(QuantizeError::NotFinite { row });
     }
-    let _ = isa;
     match format {
         Format::F32 => store(rows, out, f32::to_le_bytes),
         Format::F16 => store(rows, out, |x| f16::from_f32(x).to_le_bytes()),
         Format::BF16 => store(rows, out, |x| bf16::from_f32(x).to_le_bytes()),
         Format::Q8_0 => legacy::q8_0(rows, out),
+        Format::Q8_1 => block::store::<bytes::Q8_1>(isa, rows, cols, importance, out),
+        Format::Q8_K => block::store::<bytes::Q8K>(isa, rows, cols, importance, out),
+        Format::F8Q8 => block::store::<bytes::F8Q8>(isa, rows, cols, importance, out),
+        Format::MXFP4 => block::store::<floats::Mxfp4>(isa, rows, cols, importance, out),
+        Format::FP8 => block::store::<floats::Fp8>(isa, rows, cols, importance, out),
+        Format::AFQ2 => block::store::<affine::Afq<2>>(isa, rows, cols, importance, out),
+        Format::AFQ3 => block::store::<affine::Afq<3>>(isa, rows, cols, importance, out),
+        Format::AFQ4 => block::store::<affine::Afq<4>>(isa, rows, cols, importance, out),
+        Format::AFQ6 => block::store::<affine::Afq<6>>(isa, rows, cols, importance, out),
+        Format::AFQ8 => block::store::<affine::Afq<8>>(isa, rows, cols, importance, out),
+        Format::HQQ4 => block::store::<affine::Hqq<4>>(isa, rows, cols, importance, out),
+        Format::HQQ8 => block::store::<affine::Hqq<8>>(isa, rows, cols, importance, out),
         _ => return Err(QuantizeError::Unsupported(format)),
     }
     Ok(())
