@@ -128,7 +128,7 @@ fn more_bits_are_better() {
     let of = |format: Format| error(&x, &round_trip(format, &x, 256), |_| 1.0);
     let rungs = [
         [Format::AFQ2, Format::AFQ3, Format::AFQ4, Format::AFQ6, Format::AFQ8].as_slice(),
-        &[Format::MXFP4, Format::HQQ4, Format::FP8, Format::F8Q8, Format::Q8_1],
+        &[Format::MXFP4, Format::HQQ4, Format::FP8, Format::F8Q8],
         &[Format::HQQ4, Format::HQQ8],
     ];
     for rungs in rungs {

@@ -1,4 +1,4 @@
-//! AFQ and HQQ: 64 weights share a scale and a bias or a zero point (see `formats/affine.rs`).
+//! AFQ and HQQ: 64 weights share a scale and a bias or a zero point (layout: `formats/affine.rs`).
 
 use half::f16;
 
@@ -63,10 +63,11 @@ impl<const BITS: usize> Target for Hqq<BITS> {
     fn store<S: Simd>(s: S, x: &[f32], w: &[f32], out: &mut [u8]) {
         let group = Group::new(s, x, w, most(BITS));
         let (count, step) = ranges(BITS);
-        let mut best = None;
+        let mut best: Option<(Fit, f32)> = None;
         for index in 0..count {
             let (scale, bias) = group.range(1.0 - step * index as f32);
-            let scale = half(scale);
+            // Zero points are below 2^15 in magnitude, also of weights that are nearly alike.
+            let scale = half(scale.max(group.high.max(-group.low) / 32_768.0));
             let mut zero = half(if scale > 0.0 { -bias / scale } else { 0.0 });
             let mut fit = group.fit(s, scale, -scale * zero);
             for _ in 0..20 {
@@ -77,10 +78,9 @@ impl<const BITS: usize> Target for Hqq<BITS> {
                 }
                 (zero, fit) = (moved, next);
             }
-            best = match best {
-                Some((fit_so_far, _)) if Fit::error(&fit_so_far) <= fit.error => best,
-                _ => Some((fit, zero)),
-            };
+            if best.is_none_or(|(least, _)| fit.error < least.error) {
+                best = Some((fit, zero));
+            }
         }
         if let Some((fit, zero)) = best {
             group.write::<S, BITS>(s, fit, zero, out);
@@ -114,10 +114,6 @@ struct Fit {
 }
 
 impl Fit {
-    fn error(&self) -> f32 {
-        self.error
-    }
-
     /// The one of less error, `self` if they are alike.
     #[inline(always)]
     fn or(self, other: Self) -> Self {

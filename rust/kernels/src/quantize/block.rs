@@ -25,11 +25,11 @@ const LEAST: f32 = 1e-6;
 
 /// Stores rows of `cols` weights.
 pub(super) fn store<T: Target>(isa: Isa, rows: &[f32], cols: usize, importance: Option<&[f32]>, out: &mut [u8]) {
-    dispatch(isa, Rows { rows, cols, importance, out, target: PhantomData::<T> });
+    dispatch(isa, Rows { values: rows, cols, importance, out, target: PhantomData::<T> });
 }
 
 struct Rows<'a, T> {
-    rows: &'a [f32],
+    values: &'a [f32],
     cols: usize,
     importance: Option<&'a [f32]>,
     out: &'a mut [u8],
@@ -43,7 +43,7 @@ impl<T: Target> Kernel for Rows<'_, T> {
     fn run<S: Simd>(self, s: S) {
         let mut w = [1.0; MOST];
         let w = &mut w[..T::WEIGHTS];
-        let blocks = self.rows.chunks_exact(T::WEIGHTS).zip(self.out.chunks_exact_mut(T::BYTES));
+        let blocks = self.values.chunks_exact(T::WEIGHTS).zip(self.out.chunks_exact_mut(T::BYTES));
         for (index, (x, out)) in blocks.enumerate() {
             if let Some(importance) = self.importance {
                 relative(&importance[index * T::WEIGHTS % self.cols..][..T::WEIGHTS], w);

@@ -1,4 +1,4 @@
-//! Q8_1, Q8_K and F8Q8: signed bytes under a scale.
+//! `Q8_1`, `Q8_K` and F8Q8: signed bytes under a scale.
 
 use half::f16;
 
