@@ -1,8 +1,8 @@
 //! Number formats of weights: what the bytes of a row mean.
 //!
-//! Layouts are those of GGUF files. Every quantised format is seen here as blocks of 32 weights,
-//! `w[i] = scale * codes[i] + offset * steps[i / 16]`, with integer codes and steps and with scales and offsets that are
-//! exact in f32. Integer sub-block scales are folded into the codes, so the same few numbers give the reference
+//! Layouts are those of GGUF files; what these lack (AFQ, HQQ, FP8, F8Q8) is laid out as the modules below say. Every
+//! format but the dense ones (F32, F16, BF16, FP8) is seen here as blocks of 32 weights,
+//! `w[i] = scale * codes[i] + offset * steps[i / 16]`, with integer codes and steps, and scales and offsets in f32. Integer sub-block scales are folded into the codes, so the same few numbers give the reference
 //! dequantisation and the exact integer products of [`crate::matmul`].
 
 mod affine;

@@ -22,7 +22,7 @@
 //! The sums fit: codes of a run are at most 945 (`Q4_K`, 256 columns), 1953 (`Q5_K`, 128) or 4096 (`Q6_K`, 64) in
 //! magnitude, and q at most 8191, or 127 for runs of 256 columns in every K-quant.
 //!
-//! *Exact mode, and dense formats in both modes.* Rows are dequantised to f32 and padded with zeros to a multiple of 8
+//! *Exact mode, and dense formats (FP8 is one) in both modes.* Rows are dequantised to f32 and padded with zeros to a multiple of 8
 //! columns. Eight partial sums start at +0; column c belongs to partial sum c % 8: `p = fma(w, x, p)`. They end as
 //! `((p0+p4)+(p2+p6)) + ((p1+p5)+(p3+p7))`.
 

@@ -15,14 +15,15 @@ const N: usize = WEIGHTS / LANES;
 pub(super) struct Afq<const BITS: usize>;
 pub(super) struct Hqq<const BITS: usize>;
 
-/// How many narrower ranges are tried, and how much narrower each is: the fewer codes, the more they are worth.
-const fn ranges(bits: usize) -> (usize, f32) {
+/// Narrower ranges that are tried: how many cuts of each end, and how much of the range a cut takes. The fewer codes, the
+/// more they are worth. Cutting both ends apart gave 2 to 3 % less error at up to four bits than cutting them alike.
+const fn cuts(bits: usize) -> (usize, f32) {
     match bits {
-        2 => (10, 0.05),
-        3 => (8, 0.05),
-        4 => (6, 0.04),
-        6 => (3, 0.015),
-        _ => (2, 0.004),
+        2 => (4, 0.08),
+        3 => (4, 0.065),
+        4 => (4, 0.04),
+        6 => (2, 0.015),
+        _ => (2, 0.003),
     }
 }
 
@@ -37,9 +38,9 @@ impl<const BITS: usize> Target for Afq<BITS> {
         let group = Group::new(s, x, w, most(BITS));
         let (scale, bias) = group.exact_edge();
         let mut best = group.fit(s, half(scale), half(bias));
-        let (count, step) = ranges(BITS);
-        for index in 0..count {
-            let (scale, bias) = group.range(1.0 - step * index as f32);
+        let (count, cut) = cuts(BITS);
+        for index in 0..count * count {
+            let (scale, bias) = group.range(cut * (index / count) as f32, cut * (index % count) as f32);
             let fit = group.fit(s, half(scale), half(bias));
             best = best.or(group.fit(s, half(fit.better_scale), half(fit.better_bias))).or(fit);
         }
@@ -62,10 +63,11 @@ impl<const BITS: usize> Target for Hqq<BITS> {
     #[inline(always)]
     fn store<S: Simd>(s: S, x: &[f32], w: &[f32], out: &mut [u8]) {
         let group = Group::new(s, x, w, most(BITS));
-        let (count, step) = ranges(BITS);
+        let (count, cut) = cuts(BITS);
         let mut best: Option<(Fit, f32)> = None;
         for index in 0..count {
-            let (scale, bias) = group.range(1.0 - step * index as f32);
+            // The zero point moves anyway: both ends are cut alike.
+            let (scale, bias) = group.range(cut * index as f32, cut * index as f32);
             // Zero points are below 2^15 in magnitude, also of weights that are nearly alike.
             let scale = half(scale.max(group.high.max(-group.low) / 32_768.0));
             let mut zero = half(if scale > 0.0 { -bias / scale } else { 0.0 });
@@ -153,11 +155,11 @@ impl<V: Copy> Group<V> {
         if code == 0.0 { (scale, edge) } else { (edge / code, edge) }
     }
 
-    /// Scale and bias of a part `share` of the range, around its middle.
+    /// Scale and bias of the range without these shares of it at its ends.
     #[inline(always)]
-    fn range(&self, share: f32) -> (f32, f32) {
-        let scale = (self.high - self.low) / self.most * share;
-        (scale, 0.5 * (self.low + self.high) - 0.5 * self.most * scale)
+    fn range(&self, low: f32, high: f32) -> (f32, f32) {
+        let range = self.high - self.low;
+        (range * (1.0 - low - high) / self.most, self.low + low * range)
     }
 
     #[inline(always)]
