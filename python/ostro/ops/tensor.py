@@ -1,7 +1,7 @@
 """Number formats of weights, as data.
 
-Layouts: the GGUF specification and ggml's block structures; for formats that GGUF lacks, the kernels' own, described
-in `rust/kernels/src/formats` (affine.rs: AFQ and HQQ, fp8.rs: FP8, legacy.rs: F8Q8).
+Layouts: the GGUF specification and ggml's block structures; for formats that GGUF lacks, the kernels' own,
+described in `rust/kernels/src/formats` (affine.rs: AFQ and HQQ, fp8.rs: FP8, legacy.rs: F8Q8).
 """
 
 from __future__ import annotations

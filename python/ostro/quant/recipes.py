@@ -114,6 +114,7 @@ FALLBACKS: dict[str, str] = {
     "Q5_K": "Q5_1",
     "Q6_K": "Q8_0",
     "Q8_K": "Q8_0",
+    "FP8": "Q8_0",
     "AFQ2": "Q4_0",
     "AFQ3": "Q4_0",
     "AFQ4": "Q4_1",

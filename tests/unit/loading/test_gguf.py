@@ -242,7 +242,8 @@ def test_names_the_formats_that_it_does_not_read(tmp_path: Path, kind: int, name
 @pytest.mark.parametrize(("kind", "name", "size"), [(9, "Q8_1", 288), (15, "Q8_K", 292), (39, "MXFP4", 136)])
 def test_reads_rarer_formats(tmp_path: Path, kind: int, name: str, size: int) -> None:
     data = bytes(i % 251 for i in range(size))
-    tensor = opened(tmp_path, GgufBytes(tensors=[("blk.0.x", [256], kind, 0)], data=data)).tensors()["blk.0.x"]
+    built = GgufBytes(tensors=[("x", [256], kind, 0)], data=data)
+    tensor = opened(tmp_path, built).tensors()["x"]
     assert (tensor.format.name, tensor.shape) == (name, (256,))
     assert tensor.data.tobytes() == data
 

@@ -2,8 +2,9 @@
 //!
 //! Layouts are those of GGUF files; what these lack (AFQ, HQQ, FP8, F8Q8) is laid out as the modules below say. Every
 //! format but the dense ones (F32, F16, BF16, FP8) is seen here as blocks of 32 weights,
-//! `w[i] = scale * codes[i] + offset * steps[i / 16]`, with integer codes and steps, and scales and offsets in f32. Integer sub-block scales are folded into the codes, so the same few numbers give the reference
-//! dequantisation and the exact integer products of [`crate::matmul`].
+//! `w[i] = scale * codes[i] + offset * steps[i / 16]`, with integer codes and steps, and scales and offsets in f32.
+//! Integer sub-block scales are folded into the codes, so the same few numbers give the reference dequantisation and the
+//! exact integer products of [`crate::matmul`].
 
 mod affine;
 mod format;
@@ -22,7 +23,7 @@ pub const BLOCK: usize = 32;
 /// Thirty-two weights as integers: `w[i] = scale * codes[i] + offset * steps[i / 16]`.
 ///
 /// Integer scales are folded into the codes and steps, so that `scale` is one of the stored f16, the same for a run of
-/// blocks ([`Format::run`]). Products of scale and code, and of offset and step, are exact in f32.
+/// blocks ([`Format::run`]). With an f16 for a scale, its products with codes are exact in f32.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Block {
     pub codes: [i16; BLOCK],
