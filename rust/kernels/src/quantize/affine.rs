@@ -65,9 +65,10 @@ impl<const BITS: usize> Target for Hqq<BITS> {
         let group = Group::new(s, x, w, most(BITS));
         let (count, cut) = cuts(BITS);
         let mut best: Option<(Fit, f32)> = None;
-        for index in 0..count {
-            // The zero point moves anyway: both ends are cut alike.
-            let (scale, bias) = group.range(cut * index as f32, cut * index as f32);
+        for index in 0..count + 2 {
+            // The zero point moves anyway: both ends are cut alike, in smaller steps.
+            let share = 0.5 * cut * index as f32;
+            let (scale, bias) = group.range(share, share);
             // Zero points are below 2^15 in magnitude, also of weights that are nearly alike.
             let scale = half(scale.max(group.high.max(-group.low) / 32_768.0));
             let mut zero = half(if scale > 0.0 { -bias / scale } else { 0.0 });
