@@ -11,7 +11,7 @@ import sys
 
 import typer
 
-from ostro.cli import bench, demo, doctor, page, run, serve
+from ostro.cli import bench, demo, doctor, page, quantize, run, serve
 from ostro.cli.options import GlobalOptions, global_options
 from ostro.errors import OstroError
 
@@ -30,6 +30,7 @@ app.callback()(global_options)
 app.command("run")(run.run)
 app.command("serve")(serve.serve)
 app.command("bench")(bench.bench)
+app.command("quantize")(quantize.quantize)
 app.command("demo")(demo.demo)
 app.command("doctor")(doctor.doctor)
 app.command("plain")(page.plain)

@@ -122,15 +122,15 @@ class Fields:
         return tuple(dict.fromkeys(ids))
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file of at most 32 MiB; CorruptFile if it is anything else."""
+def read_json(path: Path, limit: int = MAX_JSON_BYTES) -> dict[str, Any]:
+    """The object in a JSON file of at most `limit` bytes; CorruptFile if it is anything else."""
     try:
         with path.open("rb") as file:
-            raw = file.read(MAX_JSON_BYTES + 1)
+            raw = file.read(limit + 1)
     except OSError as error:
         raise CorruptFile(f"{path}: cannot be read: {error.strerror}") from error
-    if len(raw) > MAX_JSON_BYTES:
-        raise CorruptFile(f"{path}: larger than {MAX_JSON_BYTES >> 20} MiB, which no configuration is")
+    if len(raw) > limit:
+        raise CorruptFile(f"{path}: larger than {limit >> 20} MiB, which no such file is")
     return parse_json(raw, str(path))
 
 

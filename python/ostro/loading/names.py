@@ -82,10 +82,11 @@ class Renaming:
             return (self.vision_prefix if half == "vision" else self.projector_prefix) + rest
         if canonical == "lm_head.weight" and self.text_prefix is not None:
             return canonical
-        return _gguf_own_name(canonical) if self.text_prefix is None else self.text_prefix + canonical
+        return gguf_name(canonical) if self.text_prefix is None else self.text_prefix + canonical
 
 
-def _gguf_own_name(canonical: str) -> str:
+def gguf_name(canonical: str) -> str:
+    """What a GGUF file calls a tensor of the text model."""
     stem = canonical.removesuffix(".weight")
     for own, renamed in _GGUF_TOP.items():
         if stem == renamed:

@@ -1,0 +1,101 @@
+"""`ostro quantize`: a model as GGUF files that llama.cpp loads, too."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ostro.cli.model import GgufFile, ModelArgument, ModelSource, TokenizerSource
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ostro.cli.options import GlobalOptions
+    from ostro.loading.checkpoint import Checkpoint, Progress
+
+ModelOption = Annotated[str | None, typer.Option("--model-id", "--model", "-m", help="The same as MODEL.")]
+Output = Annotated[
+    Path, typer.Option("--output", "-o", metavar="FILE", help="The .gguf file to write.", show_default=False)
+]
+WithMmproj = Annotated[
+    bool, typer.Option("--mmproj", help="Also write the image half: mmproj-FILE beside FILE.")
+]
+MmprojOutput = Annotated[
+    Path | None, typer.Option("--mmproj-output", metavar="FILE", help="Also write the image half, to this file.")
+]
+MmprojInput = Annotated[
+    str | None,
+    typer.Option("--mmproj-input", metavar="FILE", help="The .gguf file with the image half of MODEL."),
+]
+TokenizerJson = Annotated[
+    str | None, typer.Option("--tokenizer-json", metavar="FILE", help="Another tokenizer.json.")
+]
+
+
+def quantize(
+    ctx: typer.Context,
+    output: Output,
+    argument: ModelArgument = None,
+    model: ModelOption = None,
+    file: GgufFile = None,
+    mmproj: WithMmproj = False,
+    mmproj_output: MmprojOutput = None,
+    mmproj_input: MmprojInput = None,
+    tok_model_id: TokenizerSource = None,
+    tokenizer_json: TokenizerJson = None,
+) -> None:
+    """Write a model down as a GGUF file, for ostro and llama.cpp."""
+    options: GlobalOptions = ctx.obj
+    options.refuse_page_form("quantize")
+    if argument is None and model is None:
+        raise typer.BadParameter("which model? Give a .gguf file, a folder or a hub id", param_hint="MODEL")
+    if output.suffix.lower() != ".gguf":
+        raise typer.BadParameter(f"{output} does not end in .gguf", param_hint="-o")
+    source = ModelSource.of(argument, model, file=file, mmproj=mmproj_input, tok_model_id=tok_model_id)
+    if mmproj and mmproj_output is None:
+        mmproj_output = output.with_name(f"mmproj-{output.name}")
+
+    from ostro.cli.progress import bars
+    from ostro.loading.gguf_export import export_text
+    from ostro.loading.mmproj_export import export_mmproj
+
+    with bars() as progress:
+        checkpoint = _open(source, tokenizer_json, options, progress)
+        if mmproj_output is not None:
+            # First, since it is quick to say that there is no image half.
+            _write(export_mmproj, checkpoint, mmproj_output, progress)
+        _write(export_text, checkpoint, output, progress)
+    if checkpoint.config.vision is not None and mmproj_output is None:
+        typer.echo("the model also reads images; --mmproj writes that half, too", err=True)
+
+
+def _open(
+    source: ModelSource, tokenizer_json: str | None, options: GlobalOptions, progress: Progress | None
+) -> Checkpoint:
+    from ostro.loading.open import open_checkpoint
+
+    found = source.which().source()
+    return open_checkpoint(
+        found.model,
+        gguf_file=found.gguf_file,
+        mmproj_file=found.mmproj_file,
+        tokenizer_json=found.tokenizer_json if tokenizer_json is None else Path(tokenizer_json),
+        tok_model_id=found.tok_model_id,
+        token_source=options.token_source,
+        progress=progress,
+    )
+
+
+def _write(
+    export: Callable[[Checkpoint, Path, Progress | None], None],
+    checkpoint: Checkpoint,
+    path: Path,
+    progress: Progress | None,
+) -> None:
+    started = time.perf_counter()
+    export(checkpoint, path, progress)
+    seconds = time.perf_counter() - started
+    typer.echo(f"{path}: {path.stat().st_size / 1e6:,.1f} MB in {seconds:.1f} s")
