@@ -24,7 +24,8 @@ WithMmproj = Annotated[
     bool, typer.Option("--mmproj", help="Also write the image half: mmproj-FILE beside FILE.")
 ]
 MmprojOutput = Annotated[
-    Path | None, typer.Option("--mmproj-output", metavar="FILE", help="Also write the image half, to this file.")
+    Path | None,
+    typer.Option("--mmproj-output", metavar="FILE", help="Also write the image half, to this file."),
 ]
 MmprojInput = Annotated[
     str | None,

@@ -101,9 +101,8 @@ def parse_generation(metadata: Mapping[str, Any], source: str) -> GenerationDefa
 
 def _eos_ids(fields: Fields) -> tuple[int, ...]:
     ids = [fields.integer("tokenizer.ggml.eos_token_id", 1, low=0)]
-    for name in ("tokenizer.ggml.eot_token_id", "tokenizer.ggml.eom_token_id"):
-        if name in fields:
-            ids.append(fields.integer(name, low=0))
+    others = ("tokenizer.ggml.eot_token_id", "tokenizer.ggml.eom_token_id")
+    ids += [fields.integer(name, low=0) for name in others if name in fields]
     return tuple(dict.fromkeys(ids))
 
 

@@ -60,8 +60,8 @@ def _vocabulary(checkpoint: Checkpoint, path: Path) -> GgufVocabulary:
     rows = checkpoint.config.vocab_size
     if checkpoint.tokenizer is None:
         raise UnsupportedExport(
-            f"{path}: {checkpoint.name} has no tokenizer, which a GGUF file needs; put tokenizer.json beside it,"
-            " or name one"
+            f"{path}: {checkpoint.name} has no tokenizer, which a GGUF file needs; put tokenizer.json beside"
+            " it, or name one"
         )
     if isinstance(checkpoint.tokenizer, Path):
         return json_vocabulary(checkpoint.tokenizer, rows)
@@ -106,9 +106,7 @@ def _query_scale(config: Gemma3Config) -> float:
     return 1.0 if math.isclose(scale, 1.0, rel_tol=1e-6) else scale
 
 
-def general(
-    checkpoint: Checkpoint, architecture: str, kind: str, parts: list[Part]
-) -> dict[str, Value]:
+def general(checkpoint: Checkpoint, architecture: str, kind: str, parts: list[Part]) -> dict[str, Value]:
     """The keys that every file has; kind: "model" or "mmproj"."""
     weights = sum(math.prod(part.shape) for part in parts)
     return {
@@ -202,7 +200,9 @@ def _tokenizer(checkpoint: Checkpoint, vocabulary: GgufVocabulary) -> dict[str, 
     # GGUF has names for two further ids that end an answer: end of turn, and end of message.
     keys |= dict(zip(("eot_token_id", "eom_token_id"), others, strict=False))
     if len(others) > 2:
-        logger.warning("%s: a GGUF file has no place for more ids that end an answer: %s", checkpoint.name, ends)
+        logger.warning(
+            "%s: a GGUF file has no place for more ids that end an answer: %s", checkpoint.name, ends
+        )
     result = {f"tokenizer.ggml.{key}": value for key, value in keys.items()}
     if checkpoint.chat_template is not None:
         result["tokenizer.chat_template"] = checkpoint.chat_template

@@ -1,4 +1,7 @@
-"""The number that sums up a GGUF file's formats (general.file_type). Source: enum llama_ftype of llama.cpp."""
+"""The number that sums up the formats of a GGUF file (general.file_type).
+
+Source: enum llama_ftype of llama.cpp.
+"""
 
 from __future__ import annotations
 
@@ -16,8 +19,8 @@ _NUMBERS = {
     "BF16": 32, "MXFP4": 38,
 }  # fmt: skip
 _SMALL_AND_MEDIUM = {"Q3_K": (11, 12), "Q4_K": (14, 15), "Q5_K": (16, 17)}
-_GUESSED = 1024
-"""Added when the number is a guess by the tensors."""
+_UNSTATED = 1024
+"""llama.cpp's mark of files that do not say."""
 
 
 def file_type(parts: Iterable[Part]) -> int:
@@ -34,4 +37,4 @@ def file_type(parts: Iterable[Part]) -> int:
     (most, _), *_ = (kquants or weights or Counter(F32=1)).most_common(1)
     if most in _SMALL_AND_MEDIUM:
         return _SMALL_AND_MEDIUM[most][len(kquants) > 1]
-    return _NUMBERS.get(most, _GUESSED)
+    return _NUMBERS.get(most, _UNSTATED)

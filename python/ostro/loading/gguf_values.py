@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import struct
-from typing import TYPE_CHECKING, Any, Union
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+    from typing import TypeAlias
 
     from numpy.typing import NDArray
 
-    Value = Union[bool, int, float, str, np.generic, NDArray[Any], Sequence[str]]
+    Value: TypeAlias = bool | int | float | str | np.generic | NDArray[Any] | Sequence[str]
     """An int is written as u32, a float as f32, a numpy scalar or array in its own type."""
 
 _BOOL, _STRING, _ARRAY = 7, 8, 9
-_KINDS = {"u1": 0, "i1": 1, "u2": 2, "i2": 3, "u4": 4, "i4": 5, "f4": 6, "b1": _BOOL, "u8": 10, "i8": 11, "f8": 12}
+_KINDS = {
+    "u1": 0, "i1": 1, "u2": 2, "i2": 3, "u4": 4, "i4": 5, "f4": 6, "b1": _BOOL, "u8": 10, "i8": 11, "f8": 12,
+}  # fmt: skip
 
 
 def encoded_text(text: str) -> bytes:
@@ -27,20 +30,20 @@ def encoded_text(text: str) -> bytes:
 
 def encoded_value(value: Value) -> bytes:
     """The number of its type, then the value. ValueError for what GGUF has no type for."""
-    if isinstance(value, (str, np.str_)):
-        return struct.pack("<I", _STRING) + encoded_text(str(value))
-    if isinstance(value, bool):
-        return struct.pack("<I?", _BOOL, value)
-    if isinstance(value, int):
-        value = np.uint32(value) if 0 <= value < 1 << 32 else np.int64(value)
-    elif isinstance(value, float):
-        value = np.float32(value)
-    if isinstance(value, np.generic):
-        return struct.pack("<I", _kind(value.dtype)) + _little(value)
+    if isinstance(value, str):
+        return struct.pack("<I", _STRING) + encoded_text(value)
     if isinstance(value, np.ndarray):
         if value.ndim != 1:
             raise ValueError(f"an array of {value.ndim} dimensions; metadata has lists")
         return struct.pack("<IIQ", _ARRAY, _kind(value.dtype), len(value)) + _little(value)
+    if isinstance(value, np.generic):  # before float, since a float64 is one
+        return struct.pack("<I", _kind(value.dtype)) + _little(value)
+    if isinstance(value, bool):
+        return encoded_value(np.bool_(value))
+    if isinstance(value, int):
+        return encoded_value(np.uint32(value) if 0 <= value < 1 << 32 else np.int64(value))
+    if isinstance(value, float):
+        return encoded_value(np.float32(value))
     return b"".join(_texts(value))
 
 

@@ -10,7 +10,6 @@ import math
 import os
 import shutil
 import struct
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -21,7 +20,7 @@ from ostro.loading.gguf_values import encoded_text, encoded_value
 from ostro.ops.tensor import BY_GGML_TYPE, Format, Tensor
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
     from typing import BinaryIO
 
@@ -97,8 +96,8 @@ def _check_format(part: Part, path: Path) -> None:
     known = part.format.name not in _ACTIVATIONS and BY_GGML_TYPE.get(part.format.ggml_type) is part.format
     if not known:
         raise UnsupportedExport(
-            f"{path}: {part.name} is {part.format.name}, and GGUF files have no such weights; write UQFF, which"
-            " has all formats, or choose one of Q4_0 Q4_1 Q5_0 Q5_1 Q8_0 Q2K Q3K Q4K Q5K Q6K"
+            f"{path}: {part.name} is {part.format.name}, and GGUF files have no such weights; write UQFF,"
+            " which has all formats, or choose one of Q4_0 Q4_1 Q5_0 Q5_1 Q8_0 Q2K Q3K Q4K Q5K Q6K"
         )
     if not 0 < len(part.shape) <= MAX_DIMENSIONS:
         raise UnsupportedExport(f"{path}: {part.name} has {len(part.shape)} dimensions; GGUF has 1 to 4")
@@ -112,8 +111,8 @@ def _check_target(path: Path, size: int) -> None:
     free = shutil.disk_usage(path.parent).free
     if size > free:
         raise CannotWrite(
-            f"{path}: needs {size / 1e9:.1f} GB, but {path.parent} has {free / 1e9:.1f} GB left; free some, or"
-            " write to another disk"
+            f"{path}: needs {size / 1e9:.1f} GB, but {path.parent} has {free / 1e9:.1f} GB left; free some,"
+            " or write to another disk"
         )
 
 

@@ -42,8 +42,8 @@ def json_vocabulary(path: Path, rows: int) -> GgufVocabulary:
     """Read Gemma's tokenizer.json for a model with `rows` rows in its embedding table.
 
     Left out are the image token, which stands for no row of the table, and what lies beyond the table.
-    BadConfig for what is not BPE with byte fallback, or has holes in its ids. A warning says if the merges are
-    not SentencePiece's, so that readers of GGUF files may cut some texts in another way.
+    BadConfig for what is not BPE with byte fallback, or has holes in its ids. A warning says if the merges
+    are not SentencePiece's, so that readers of GGUF files may cut some texts in another way.
     """
     top = Fields(str(path), read_json(path, _MAX_BYTES))
     model = top.section("model")
@@ -56,16 +56,12 @@ def json_vocabulary(path: Path, rows: int) -> GgufVocabulary:
     pieces = _pieces(model, {entry["id"]: entry["content"] for entry in added}, path)
     if pieces[-1] == _IMAGE:
         pieces.pop()
-    types = np.full(len(pieces), _NORMAL, np.int32)
-    for token_id, piece in enumerate(pieces):
-        if token_id in special:
-            control = special[token_id] or _CONTROL_TEXT.fullmatch(piece)
-            types[token_id] = _CONTROL if control else _USER_DEFINED
-        elif _BYTE_TEXT.fullmatch(piece):
-            types[token_id] = _BYTE
+    types = _types(pieces, special)
     if len(pieces) > rows:
         if (types[rows:] == _NORMAL).any():
-            raise BadConfig(f"{path}: {len(pieces)} pieces for a model with {rows} rows in its embedding table")
+            raise BadConfig(
+                f"{path}: {len(pieces)} pieces for a model with {rows} rows in its embedding table"
+            )
         logger.warning("%s: dropping %d pieces that have no embedding row", path, len(pieces) - rows)
         del pieces[rows:]
         types = types[:rows]
@@ -74,16 +70,14 @@ def json_vocabulary(path: Path, rows: int) -> GgufVocabulary:
         if name not in ids:
             raise BadConfig(f"{path}: no {name} among the pieces")
     merges = _merges(model)
-    _check_merges(merges, {piece for piece, kind in zip(pieces, types, strict=True) if kind == _NORMAL}, path)
-    scores = _scores(pieces, types, merges)
+    normal = {pieces[token_id]: token_id for token_id in np.flatnonzero(types == _NORMAL).tolist()}
+    _check_merges(merges, normal, path)
     # GGUF files hold user-defined runs of spaces as such.
-    spelled = [
-        piece.replace(_SPACE, " ") if kind == _USER_DEFINED else piece
-        for piece, kind in zip(pieces, types, strict=True)
-    ]
+    for token_id in np.flatnonzero(types == _USER_DEFINED).tolist():
+        pieces[token_id] = pieces[token_id].replace(_SPACE, " ")
     return GgufVocabulary(
-        pieces=PackedTexts.pack(spelled),
-        scores=scores,
+        pieces=PackedTexts.pack(pieces),
+        scores=_scores(normal, types, merges),
         token_types=types,
         bos_id=ids["<bos>"],
         eos_id=ids["<eos>"],
@@ -105,47 +99,60 @@ def _added(top: Fields) -> list[dict[str, Any]]:
 
 def _pieces(model: Fields, added: Mapping[int, str], path: Path) -> list[str]:
     """The piece of every id."""
-    by_id = {token_id: piece for piece, token_id in model.section("vocab").values.items()} | added
+    by_id = {token_id: piece for piece, token_id in model.section("vocab").values.items()}
+    by_id.update(added)
     if not by_id or by_id.keys() != set(range(len(by_id))):
         raise BadConfig(f"{path}: the ids of its {len(by_id)} pieces are not 0, 1, 2, ...")
     return [by_id[token_id] for token_id in range(len(by_id))]
 
 
-def _merges(model: Fields) -> list[tuple[str, str]]:
+def _types(pieces: Sequence[str], special: Mapping[int, bool]) -> NDArray[np.int32]:
+    """GGUF's types; special: of the added tokens, whether they are marked so."""
+    types = np.full(len(pieces), _NORMAL, np.int32)
+    for token_id, piece in enumerate(pieces):
+        if token_id in special:
+            control = special[token_id] or _CONTROL_TEXT.fullmatch(piece)
+            types[token_id] = _CONTROL if control else _USER_DEFINED
+        elif _BYTE_TEXT.fullmatch(piece):
+            types[token_id] = _BYTE
+    return types
+
+
+def _merges(model: Fields) -> list[list[str]]:
     """Both halves of every merge, the best first; older files join them with a space."""
-    merges: list[tuple[str, str]] = []
-    for entry in model.list("merges"):
-        pair = entry.split(" ") if isinstance(entry, str) else entry
-        if not isinstance(pair, list) or len(pair) != 2:
-            model.fail("merges", f"holds {str(entry)[:60]!r}, which is not a pair")
-        merges.append((pair[0], pair[1]))
+    merges = [entry.split(" ") if isinstance(entry, str) else entry for entry in model.list("merges")]
+    for pair in merges:
+        if (
+            not isinstance(pair, list)
+            or len(pair) != 2
+            or type(pair[0]) is not str
+            or type(pair[1]) is not str
+        ):
+            model.fail("merges", f"holds {str(pair)[:60]!r}, which is not a pair")
     return merges
 
 
 def _scores(
-    pieces: Sequence[str], types: NDArray[np.int32], merges: Sequence[tuple[str, str]]
+    normal: Mapping[str, int], types: NDArray[np.int32], merges: Sequence[Sequence[str]]
 ) -> NDArray[np.float32]:
     """SentencePiece's scores: 0, -1, -2 ... for normal pieces as they were learnt, then single characters."""
-    ids = {piece: i for i, (piece, kind) in enumerate(zip(pieces, types, strict=True)) if kind == _NORMAL}
-    order = dict.fromkeys(i for left, right in merges if (i := ids.get(left + right)) is not None)
-    learnt = np.fromiter(dict.fromkeys([*order, *ids.values()]), np.int64, len(ids))
+    merged = (normal.get(left + right) for left, right in merges)
+    order = dict.fromkeys([*(i for i in merged if i is not None), *normal.values()])
     scores = np.where(types == _BYTE, 0, _PLACEHOLDER).astype(np.float32)
-    scores[learnt] = -np.arange(len(learnt), dtype=np.float32)
+    scores[np.fromiter(order, np.int64, len(order))] = -np.arange(len(order), dtype=np.float32)
     return scores
 
 
-def _check_merges(merges: Sequence[tuple[str, str]], normal: set[str], path: Path) -> None:
+def _check_merges(merges: Sequence[Sequence[str]], normal: Mapping[str, int], path: Path) -> None:
     """Warn unless the file merges whatever SentencePiece would: any two pieces that are a piece together."""
-    known = set(merges)
-    missing = sum(
-        piece[:cut] in normal and piece[cut:] in normal and (piece[:cut], piece[cut:]) not in known
-        for piece in normal
-        for cut in range(1, len(piece))
+    known = sum(left in normal and right in normal and left + right in normal for left, right in merges)
+    possible = sum(
+        piece[:cut] in normal and piece[cut:] in normal for piece in normal for cut in range(1, len(piece))
     )
-    if missing:
+    if possible > known:
         logger.warning(
             "%s: its merges lack %d pairs that readers of GGUF files will merge; some texts may be cut into"
             " other tokens than from this file",
             path,
-            missing,
+            possible - known,
         )

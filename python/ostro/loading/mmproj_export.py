@@ -39,7 +39,9 @@ def export_mmproj(checkpoint: Checkpoint, path: Path, progress: Progress | None 
     """
     vision = checkpoint.config.vision
     if vision is None:
-        raise UnsupportedExport(f"{path}: {checkpoint.name} reads text only, so there is no image half to write")
+        raise UnsupportedExport(
+            f"{path}: {checkpoint.name} reads text only, so there is no image half to write"
+        )
     parts = mmproj_parts(checkpoint, vision)
     metadata = general(checkpoint, "clip", "mmproj", parts) | _keys(checkpoint, vision)
     write_gguf(path, metadata, parts, progress)
@@ -97,6 +99,6 @@ def _feed_forward_length(checkpoint: Checkpoint, vision: VisionConfig) -> int:
     }
     if len(widths) != 1:
         raise BadTensor(
-            f"{checkpoint.name}: the vision tower's feed-forward layers have different widths: {sorted(widths)}"
+            f"{checkpoint.name}: feed-forward layers of the vision tower differ in width: {sorted(widths)}"
         )
     return widths.pop()
