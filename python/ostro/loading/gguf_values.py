@@ -38,13 +38,17 @@ def encoded_value(value: Value) -> bytes:
         return struct.pack("<IIQ", _ARRAY, _kind(value.dtype), len(value)) + _little(value)
     if isinstance(value, np.generic):  # before float, since a float64 is one
         return struct.pack("<I", _kind(value.dtype)) + _little(value)
-    if isinstance(value, bool):
-        return encoded_value(np.bool_(value))
-    if isinstance(value, int):
-        return encoded_value(np.uint32(value) if 0 <= value < 1 << 32 else np.int64(value))
-    if isinstance(value, float):
-        return encoded_value(np.float32(value))
+    if isinstance(value, (bool, int, float)):
+        return encoded_value(np.asarray(value, _dtype(value))[()])
     return b"".join(_texts(value))
+
+
+def _dtype(value: float) -> str:
+    if isinstance(value, bool):
+        return "?"
+    if isinstance(value, int):
+        return "u4" if 0 <= value < 1 << 32 else "i8"
+    return "f4"
 
 
 def _kind(dtype: np.dtype[Any]) -> int:
