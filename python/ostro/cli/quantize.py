@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -67,8 +68,8 @@ def quantize(
         checkpoint = _open(source, tokenizer_json, options, progress)
         if mmproj_output is not None:
             # First, since it is quick to say that there is no image half.
-            _write(export_mmproj, checkpoint, mmproj_output, progress)
-        _write(export_text, checkpoint, output, progress)
+            _told(partial(export_mmproj, checkpoint, mmproj_output, progress=progress), mmproj_output)
+        _told(partial(export_text, checkpoint, output, progress=progress), output)
     if checkpoint.config.vision is not None and mmproj_output is None:
         typer.echo("the model also reads images; --mmproj writes that half, too", err=True)
 
@@ -90,13 +91,9 @@ def _open(
     )
 
 
-def _write(
-    export: Callable[[Checkpoint, Path, Progress | None], None],
-    checkpoint: Checkpoint,
-    path: Path,
-    progress: Progress | None,
-) -> None:
+def _told(write: Callable[[], None], path: Path) -> None:
+    """Write a file, then say how large it is and how long it took."""
     started = time.perf_counter()
-    export(checkpoint, path, progress)
+    write()
     seconds = time.perf_counter() - started
     typer.echo(f"{path}: {path.stat().st_size / 1e6:,.1f} MB in {seconds:.1f} s")

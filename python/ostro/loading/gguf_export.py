@@ -23,6 +23,8 @@ from ostro.loading.names import gguf_name
 from ostro.loading.shapes import expected_shapes
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from ostro.loading.checkpoint import Checkpoint, GgufVocabulary, Progress
     from ostro.loading.config import Gemma3Config
     from ostro.loading.gguf_values import Value
@@ -38,15 +40,22 @@ _UNSCALED = 32768
 _DEFAULT_LOCAL_THETA = 1e4
 
 
-def export_text(checkpoint: Checkpoint, path: Path, progress: Progress | None = None) -> None:
+def export_text(
+    checkpoint: Checkpoint,
+    path: Path,
+    *,
+    quantized: Mapping[str, Part] | None = None,
+    progress: Progress | None = None,
+) -> None:
     """Write the text half of `checkpoint` to `path`, its tensors in the formats that they have.
 
+    quantized: what takes the place of tensors, by canonical name; made one at a time as the file grows.
     Norm weights become float32 with Hugging Face's 1 + added. Rows of the embedding table without a piece of
     the tokenizer are left out, as llama.cpp wants it.
     Errors: UnsupportedExport for a checkpoint without tokenizer, and those of `write_gguf`.
     """
     vocabulary = _vocabulary(checkpoint, path)
-    parts = text_parts(checkpoint, rows=len(vocabulary.pieces))
+    parts = text_parts(checkpoint, quantized or {}, rows=len(vocabulary.pieces))
     metadata = {
         **general(checkpoint, "gemma3", "model", parts),
         **_hyperparameters(checkpoint.config),
@@ -68,30 +77,24 @@ def _vocabulary(checkpoint: Checkpoint, path: Path) -> GgufVocabulary:
     return checkpoint.tokenizer
 
 
-def text_parts(checkpoint: Checkpoint, *, rows: int) -> list[Part]:
+def text_parts(checkpoint: Checkpoint, quantized: Mapping[str, Part], *, rows: int) -> list[Part]:
     """What is written of the text half, in the order of the model; rows: of the embedding table."""
     scale = _query_scale(checkpoint.config)
     parts: list[Part] = []
     for name in expected_shapes(checkpoint.config):
-        tensor = checkpoint.tensors[name]
+        part = quantized.get(name) or Part.of(name, checkpoint.tensors[name])
         if name.endswith("norm.weight"):
             factor = scale if name.endswith("q_norm.weight") else 1.0
-            parts.append(_norm(name, tensor, checkpoint.norm_offset, factor))
+            part = _norm(checkpoint.tensors[name], checkpoint.norm_offset, factor)
         elif name in ("embed_tokens.weight", "lm_head.weight"):
-            parts.append(Part.of(gguf_name(name), _first_rows(tensor, rows)))
-        else:
-            parts.append(Part.of(gguf_name(name), tensor))
+            part = part.first_rows(rows)
+        parts.append(replace(part, name=gguf_name(name)))
     return parts
 
 
-def _norm(name: str, tensor: Tensor, offset: float, factor: float) -> Part:
+def _norm(tensor: Tensor, offset: float, factor: float) -> Part:
     values = (float32(tensor) + np.float32(offset)) * np.float32(factor)
-    return Part.of(gguf_name(name), from_float32(tensor, values))
-
-
-def _first_rows(tensor: Tensor, rows: int) -> Tensor:
-    size = tensor.format.row_bytes(tensor.shape[1]) * rows
-    return replace(tensor, shape=(rows, tensor.shape[1]), data=tensor.data[:size])
+    return Part.of(tensor.name, from_float32(tensor, values))
 
 
 def _query_scale(config: Gemma3Config) -> float:

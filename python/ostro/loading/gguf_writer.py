@@ -10,7 +10,7 @@ import math
 import os
 import shutil
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -53,6 +53,11 @@ class Part:
         """A tensor that is at hand, or mapped."""
         return cls(name, tensor.format, tensor.shape, lambda: tensor.data)
 
+    def first_rows(self, rows: int) -> Part:
+        """The first rows of a matrix."""
+        size = self.format.row_bytes(self.shape[1]) * rows
+        return replace(self, shape=(rows, self.shape[1]), read=lambda: self.read()[:size])
+
     @property
     def size(self) -> int:
         """Bytes of the weights."""
@@ -93,8 +98,7 @@ def _padded(size: int) -> int:
 
 
 def _check_format(part: Part, path: Path) -> None:
-    known = part.format.name not in _ACTIVATIONS and BY_GGML_TYPE.get(part.format.ggml_type) is part.format
-    if not known:
+    if part.format.name in _ACTIVATIONS or part.format not in BY_GGML_TYPE.values():
         raise UnsupportedExport(
             f"{path}: {part.name} is {part.format.name}, and GGUF files have no such weights; write UQFF,"
             " which has all formats, or choose one of Q4_0 Q4_1 Q5_0 Q5_1 Q8_0 Q2K Q3K Q4K Q5K Q6K"

@@ -6,6 +6,7 @@ Source: llama.cpp's converter (Gemma3VisionModel) and the keys and formats that 
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,6 +19,7 @@ from ostro.loading.shapes import expected_vision_shapes
 from ostro.loading.vision_names import MMPROJ, PROJECTION, PROJECTOR_NORM
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from ostro.loading.checkpoint import Checkpoint, Progress
@@ -25,12 +27,22 @@ if TYPE_CHECKING:
     from ostro.loading.gguf_values import Value
     from ostro.ops.tensor import Tensor
 
+UNQUANTIZED = (PROJECTION, "vision.embeddings.patch_embedding.weight")
+"""Matrices that llama.cpp wants in full: it turns one around, and the other is a convolution."""
 _DEFAULT_POOLING = 4
 
 
-def export_mmproj(checkpoint: Checkpoint, path: Path, progress: Progress | None = None) -> None:
+def export_mmproj(
+    checkpoint: Checkpoint,
+    path: Path,
+    *,
+    quantized: Mapping[str, Part] | None = None,
+    progress: Progress | None = None,
+) -> None:
     """Write the image half of `checkpoint` to `path`, matrices in the formats that they have.
 
+    quantized: what takes the place of tensors, by canonical name; made one at a time as the file grows. None
+        of `UNQUANTIZED` may be in it.
     Norms, biases and both embeddings become float32, an unquantized projection float16, and the projector's
     norm gets Hugging Face's 1 + added. The feed-forward width is that of the tensors, which quantization may
     have widened by neurons that are zero.
@@ -42,17 +54,25 @@ def export_mmproj(checkpoint: Checkpoint, path: Path, progress: Progress | None 
         raise UnsupportedExport(
             f"{path}: {checkpoint.name} reads text only, so there is no image half to write"
         )
-    parts = mmproj_parts(checkpoint, vision)
+    parts = mmproj_parts(checkpoint, vision, quantized or {})
     metadata = general(checkpoint, "clip", "mmproj", parts) | _keys(checkpoint, vision)
+    metadata["clip.vision.feed_forward_length"] = _feed_forward_length(parts, checkpoint.name)
     write_gguf(path, metadata, parts, progress)
 
 
-def mmproj_parts(checkpoint: Checkpoint, vision: VisionConfig) -> list[Part]:
+def mmproj_parts(checkpoint: Checkpoint, vision: VisionConfig, quantized: Mapping[str, Part]) -> list[Part]:
     """What is written of the image half, in the order of the model."""
     parts: list[Part] = []
     for name in expected_vision_shapes(vision, checkpoint.config.hidden_size):
-        tensor = _as_clip_wants(name, checkpoint.vision_tensors[name], checkpoint.projector_norm_offset)
-        parts.append(Part.of(MMPROJ.own(name), tensor))
+        part = quantized.get(name)
+        if part is None:
+            tensor = checkpoint.vision_tensors.get(name)
+            if tensor is None:
+                raise UnsupportedExport(
+                    f"{name} of {checkpoint.name} is not stored as llama.cpp wants it; quantize without it"
+                )
+            part = Part.of(name, _as_clip_wants(name, tensor, checkpoint.projector_norm_offset))
+        parts.append(replace(part, name=MMPROJ.own(name)))
     return parts
 
 
@@ -72,7 +92,6 @@ def _keys(checkpoint: Checkpoint, vision: VisionConfig) -> dict[str, Value]:
         "image_size": vision.image_size,
         "patch_size": vision.patch_size,
         "embedding_length": vision.hidden_size,
-        "feed_forward_length": _feed_forward_length(checkpoint, vision),
         "block_count": vision.num_hidden_layers,
         "attention.head_count": vision.num_attention_heads,
         "attention.layer_norm_epsilon": vision.layer_norm_eps,
@@ -91,14 +110,11 @@ def _keys(checkpoint: Checkpoint, vision: VisionConfig) -> dict[str, Value]:
     }
 
 
-def _feed_forward_length(checkpoint: Checkpoint, vision: VisionConfig) -> int:
+def _feed_forward_length(parts: list[Part], model: str) -> int:
+    inner = {"ffn_up.weight": 0, "ffn_up.bias": 0, "ffn_down.weight": 1}
     widths = {
-        checkpoint.vision_tensors[f"vision.encoder.layers.{index}.mlp.{part}"].shape[axis]
-        for index in range(vision.num_hidden_layers)
-        for part, axis in (("fc1.weight", 0), ("fc1.bias", 0), ("fc2.weight", 1))
+        part.shape[axis] for part in parts for ending, axis in inner.items() if part.name.endswith(ending)
     }
     if len(widths) != 1:
-        raise BadTensor(
-            f"{checkpoint.name}: feed-forward layers of the vision tower differ in width: {sorted(widths)}"
-        )
+        raise BadTensor(f"{model}: feed-forward layers of the vision tower differ in width: {sorted(widths)}")
     return widths.pop()
