@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ostro.cli.model import GgufFile, ModelArgument, ModelSource, TokenizerSource
+from ostro.cli.model import GgufFile, ModelArgument, ModelSource, Threads, TokenizerSource
+from ostro.cli.quantization import IsqVision, Topology
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from ostro.cli.options import GlobalOptions
     from ostro.loading.checkpoint import Checkpoint, Progress
+    from ostro.loading.gguf_writer import Part
 
 ModelOption = Annotated[str | None, typer.Option("--model-id", "--model", "-m", help="The same as MODEL.")]
 Output = Annotated[
@@ -35,6 +37,9 @@ MmprojInput = Annotated[
 TokenizerJson = Annotated[
     str | None, typer.Option("--tokenizer-json", metavar="FILE", help="Another tokenizer.json.")
 ]
+Isq = Annotated[
+    str | None, typer.Option(help="The number format, e.g. Q4K or 4; without it, that of the model's files.")
+]
 
 
 def quantize(
@@ -43,33 +48,45 @@ def quantize(
     argument: ModelArgument = None,
     model: ModelOption = None,
     file: GgufFile = None,
+    isq: Isq = None,
+    isq_vision: IsqVision = True,
+    topology: Topology = None,
     mmproj: WithMmproj = False,
     mmproj_output: MmprojOutput = None,
     mmproj_input: MmprojInput = None,
     tok_model_id: TokenizerSource = None,
     tokenizer_json: TokenizerJson = None,
+    threads: Threads = 0,
 ) -> None:
-    """Write a model down as a GGUF file, for ostro and llama.cpp."""
+    """Write a model down as a GGUF file, quantized or as it is, for ostro and llama.cpp."""
     options: GlobalOptions = ctx.obj
     options.refuse_page_form("quantize")
     if argument is None and model is None:
         raise typer.BadParameter("which model? Give a .gguf file, a folder or a hub id", param_hint="MODEL")
-    if output.suffix.lower() != ".gguf":
-        raise typer.BadParameter(f"{output} does not end in .gguf", param_hint="-o")
+    for name, target in (("-o", output), ("--mmproj-output", mmproj_output)):
+        if target is not None and target.suffix.lower() != ".gguf":
+            raise typer.BadParameter(f"{target} does not end in .gguf", param_hint=name)
     source = ModelSource.of(argument, model, file=file, mmproj=mmproj_input, tok_model_id=tok_model_id)
     if mmproj and mmproj_output is None:
         mmproj_output = output.with_name(f"mmproj-{output.name}")
+    if isq is not None:
+        from ostro.isq_names import isq_name
+
+        isq = isq_name(isq)
 
     from ostro.cli.progress import bars
     from ostro.loading.gguf_export import export_text
-    from ostro.loading.mmproj_export import export_mmproj
+    from ostro.loading.mmproj_export import export_mmproj, image_half
 
     with bars() as progress:
         checkpoint = _open(source, tokenizer_json, options, progress)
         if mmproj_output is not None:
-            # First, since it is quick to say that there is no image half.
-            _told(partial(export_mmproj, checkpoint, mmproj_output, progress=progress), mmproj_output)
-        _told(partial(export_text, checkpoint, output, progress=progress), output)
+            image_half(checkpoint, mmproj_output)  # to say soon that there is none
+        checkpoint, parts = _quantized(checkpoint, isq, topology, vision=isq_vision, threads=threads)
+        _told(partial(export_text, checkpoint, output, quantized=parts, progress=progress), output)
+        if mmproj_output is not None:
+            write = partial(export_mmproj, checkpoint, mmproj_output, quantized=parts, progress=progress)
+            _told(write, mmproj_output)
     if checkpoint.config.vision is not None and mmproj_output is None:
         typer.echo("the model also reads images; --mmproj writes that half, too", err=True)
 
@@ -89,6 +106,27 @@ def _open(
         token_source=options.token_source,
         progress=progress,
     )
+
+
+def _quantized(
+    checkpoint: Checkpoint, isq: str | None, topology: Path | None, *, vision: bool, threads: int
+) -> tuple[Checkpoint, Mapping[str, Part]]:
+    """The tensors that change their format, each made when it is written, and the checkpoint for the rest."""
+    if isq is None and topology is None:
+        return checkpoint, {}
+    from ostro.loading.mmproj_export import UNQUANTIZED
+    from ostro.ops.cpu import CpuOps
+    from ostro.quant.plan import plan
+    from ostro.quant.streamed import streamed
+    from ostro.quant.topology import read_topology
+
+    wanted = plan(
+        checkpoint, isq, topology=None if topology is None else read_topology(topology), vision=vision
+    )
+    formats = {name: format for name, format in wanted.items() if name not in UNQUANTIZED}
+    if not formats:
+        typer.echo(f"{checkpoint.name} is stored in as few bits already; it is written as it is", err=True)
+    return streamed(checkpoint, formats, CpuOps(threads))
 
 
 def _told(write: Callable[[], None], path: Path) -> None:

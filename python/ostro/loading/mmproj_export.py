@@ -49,15 +49,20 @@ def export_mmproj(
     Errors: UnsupportedExport for a model that reads text only, BadTensor for layers of different widths, and
     those of `write_gguf`.
     """
-    vision = checkpoint.config.vision
-    if vision is None:
-        raise UnsupportedExport(
-            f"{path}: {checkpoint.name} reads text only, so there is no image half to write"
-        )
+    vision = image_half(checkpoint, path)
     parts = mmproj_parts(checkpoint, vision, quantized or {})
     metadata = general(checkpoint, "clip", "mmproj", parts) | _keys(checkpoint, vision)
     metadata["clip.vision.feed_forward_length"] = _feed_forward_length(parts, checkpoint.name)
     write_gguf(path, metadata, parts, progress)
+
+
+def image_half(checkpoint: Checkpoint, path: Path) -> VisionConfig:
+    """What the model reads images with; UnsupportedExport if it does not."""
+    if checkpoint.config.vision is None:
+        raise UnsupportedExport(
+            f"{path}: {checkpoint.name} reads text only, so there is no image half to write"
+        )
+    return checkpoint.config.vision
 
 
 def mmproj_parts(checkpoint: Checkpoint, vision: VisionConfig, quantized: Mapping[str, Part]) -> list[Part]:

@@ -76,7 +76,7 @@ def quantized_tensors(
         release(source.data)
         done += source.data.nbytes
         yield (PROJECTION_TURNED if name == PROJECTION else name), quantized
-    yield from _filled_up(checkpoint, plan)
+    yield from filled_up(checkpoint, plan)
 
 
 def _all(checkpoint: Checkpoint) -> dict[str, Tensor]:
@@ -85,19 +85,21 @@ def _all(checkpoint: Checkpoint) -> dict[str, Tensor]:
 
 def _prepared(name: str, tensor: Tensor) -> Tensor:
     """The matrix that is multiplied: turned around or filled up with zeros if need be."""
+    return tensor.transposed() if name == PROJECTION else _padded(tensor, *quantized_shape(name, tensor))
+
+
+def quantized_shape(name: str, tensor: Tensor) -> tuple[int, int]:
+    """Rows and columns of the matrix that is multiplied."""
+    rows, cols = tensor.as_matrix().shape
     if name == PROJECTION:
-        return tensor.transposed()
-    tensor = tensor.as_matrix()
+        return cols, rows
     match = _INNER.fullmatch(name)
     if match is None or tensor.format.block != 1:
-        return tensor
-    rows, cols = tensor.shape
-    if match[2] == "1":
-        return _padded(tensor, _multiple(rows), cols)
-    return _padded(tensor, rows, _multiple(cols))
+        return rows, cols
+    return (_multiple(rows), cols) if match[2] == "1" else (rows, _multiple(cols))
 
 
-def _filled_up(checkpoint: Checkpoint, plan: Plan) -> Iterator[tuple[str, Tensor]]:
+def filled_up(checkpoint: Checkpoint, plan: Plan) -> Iterator[tuple[str, Tensor]]:
     """What has to follow where the inner width of an image layer was filled up."""
     tensors = checkpoint.vision_tensors
     for name, tensor in tensors.items():
@@ -125,6 +127,7 @@ def _multiple(width: int) -> int:
 
 def _padded(tensor: Tensor, rows: int, cols: int) -> Tensor:
     """A copy of a dense matrix with zeros below and to the right; itself if it is that large already."""
+    tensor = tensor.as_matrix()
     if (rows, cols) == tensor.shape:
         return tensor
     size = tensor.format.bytes
