@@ -50,7 +50,7 @@ def test_a_model_that_reads_images_is_named(tmp_path: Path) -> None:
 def test_a_gguf_pair_is_copied(tmp_path: Path) -> None:
     source = tiny.write_gguf(tmp_path / "source.gguf")
     tiny_vision.write_mmproj(tmp_path / "half.gguf")
-    run(source, "--mmproj-input", "half.gguf", "-o", tmp_path / "new" / ".." / "m.gguf", "--mmproj")
+    run(source, "--mmproj-input", "half.gguf", "-o", tmp_path / "m.gguf", "--mmproj")
     tiny_vision.check_all_weights(open_checkpoint(tmp_path / "m.gguf", mmproj_file="mmproj-m.gguf"))
 
 

@@ -30,14 +30,14 @@ def usage_error(*arguments: str) -> str:
 def test_help_names_every_command() -> None:
     result = CliRunner().invoke(program.app, ["--help"])
     assert result.exit_code == 0
-    for command in ("run", "serve", "bench", "demo", "doctor", "plain", "vision-plain", "gguf"):
+    for command in ("run", "serve", "bench", "quantize", "demo", "doctor", "plain", "vision-plain", "gguf"):
         assert f"\n  {command} " in result.output
     assert "--pa-gpu-mem" not in result.output
 
 
 @pytest.mark.parametrize(
     "command",
-    ["run", "serve", "bench", "demo", "doctor", "plain", "vision-plain", "multimodal-plain", "gguf"],
+    ["run", "serve", "bench", "quantize", "demo", "doctor", "plain", "vision-plain", "multimodal-plain", "gguf"],
 )
 def test_every_command_has_help(command: str) -> None:
     result = CliRunner().invoke(program.app, [command, "-h"])
