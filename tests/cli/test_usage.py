@@ -37,7 +37,18 @@ def test_help_names_every_command() -> None:
 
 @pytest.mark.parametrize(
     "command",
-    ["run", "serve", "bench", "quantize", "demo", "doctor", "plain", "vision-plain", "multimodal-plain", "gguf"],
+    [
+        "run",
+        "serve",
+        "bench",
+        "quantize",
+        "demo",
+        "doctor",
+        "plain",
+        "vision-plain",
+        "multimodal-plain",
+        "gguf",
+    ],
 )
 def test_every_command_has_help(command: str) -> None:
     result = CliRunner().invoke(program.app, [command, "-h"])
