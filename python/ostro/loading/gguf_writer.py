@@ -17,6 +17,7 @@ import numpy as np
 
 from ostro.errors import CannotWrite, UnsupportedExport
 from ostro.loading.gguf_values import encoded_text, encoded_value
+from ostro.loading.mapped_file import release
 from ostro.ops.tensor import BY_GGML_TYPE, Format, Tensor
 
 if TYPE_CHECKING:
@@ -160,7 +161,9 @@ def _write_part(file: BinaryIO, part: Part, report: _Report) -> None:
     if data.size != part.size:
         raise ValueError(f"{part.name}: {data.size} bytes instead of {part.size}")
     for start in range(0, data.size, _CHUNK):
-        _write(file, data[start : start + _CHUNK].data, report)
+        chunk = data[start : start + _CHUNK]
+        _write(file, chunk.data, report)
+        release(chunk)
     _write(file, bytes(-data.size % ALIGNMENT), report)
 
 
