@@ -19,7 +19,7 @@ from ostro.loading.gguf_file_type import file_type
 from ostro.loading.gguf_writer import Part, write_gguf
 from ostro.loading.json_vocabulary import json_vocabulary
 from ostro.loading.layer_kinds import DEFAULT_PERIOD, periodic
-from ostro.loading.names import gguf_name
+from ostro.loading.names import canonical_to_gguf
 from ostro.loading.shapes import expected_shapes
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ def text_parts(checkpoint: Checkpoint, quantized: Mapping[str, Part], *, rows: i
             part = _norm(checkpoint.tensors[name], checkpoint.norm_offset, factor)
         elif name in ("embed_tokens.weight", "lm_head.weight"):
             part = part.first_rows(rows)
-        parts.append(replace(part, name=gguf_name(name)))
+        parts.append(replace(part, name=canonical_to_gguf(name)))
     return parts
 
 

@@ -15,8 +15,9 @@ from ostro.errors import BadTensor, UnsupportedExport
 from ostro.loading.floats import as_f16, as_f32, float32, from_float32
 from ostro.loading.gguf_export import general
 from ostro.loading.gguf_writer import Part, write_gguf
+from ostro.loading.names import canonical_to_gguf
 from ostro.loading.shapes import expected_vision_shapes
-from ostro.loading.vision_names import MMPROJ, PROJECTION, PROJECTOR_NORM
+from ostro.loading.vision_names import PROJECTION, PROJECTOR_NORM
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -77,7 +78,7 @@ def mmproj_parts(checkpoint: Checkpoint, vision: VisionConfig, quantized: Mappin
                     f"{name} of {checkpoint.name} is not stored as llama.cpp wants it; quantize without it"
                 )
             part = Part.of(name, _as_clip_wants(name, tensor, checkpoint.projector_norm_offset))
-        parts.append(replace(part, name=MMPROJ.own(name)))
+        parts.append(replace(part, name=canonical_to_gguf(name)))
     return parts
 
 

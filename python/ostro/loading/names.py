@@ -82,11 +82,10 @@ class Renaming:
             return (self.vision_prefix if half == "vision" else self.projector_prefix) + rest
         if canonical == "lm_head.weight" and self.text_prefix is not None:
             return canonical
-        return gguf_name(canonical) if self.text_prefix is None else self.text_prefix + canonical
+        return _gguf_own_name(canonical) if self.text_prefix is None else self.text_prefix + canonical
 
 
-def gguf_name(canonical: str) -> str:
-    """What a GGUF file calls a tensor of the text model."""
+def _gguf_own_name(canonical: str) -> str:
     stem = canonical.removesuffix(".weight")
     for own, renamed in _GGUF_TOP.items():
         if stem == renamed:

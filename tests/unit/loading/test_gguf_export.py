@@ -15,7 +15,7 @@ from ostro.loading.gguf import GgufFile
 from ostro.loading.gguf_export import export_text
 from ostro.loading.gguf_file_type import file_type
 from ostro.loading.gguf_writer import Part
-from ostro.loading.names import gguf_name
+from ostro.loading.names import canonical_to_gguf
 from ostro.loading.open import open_checkpoint
 from ostro.ops.tensor import FORMATS, Tensor
 from ostro.types import GenerationDefaults
@@ -91,7 +91,7 @@ def test_a_gguf_file_comes_back_bit_for_bit(tmp_path: Path, kind: str) -> None:
         other = found.tensors[name]
         assert (other.format, other.shape) == (tensor.format, tensor.shape)
         np.testing.assert_array_equal(other.data, tensor.data)
-        independent = theirs[gguf_name(name)]
+        independent = theirs[canonical_to_gguf(name)]
         assert independent.tensor_type.name == tensor.format.name
         np.testing.assert_array_equal(independent.data.reshape(-1).view(np.uint8), tensor.data)
 
