@@ -77,6 +77,16 @@ def test_a_topology_alone(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
+def test_columns_weighed_by_a_text(tmp_path: Path) -> None:
+    text = tmp_path / "text.txt"
+    text.write_text("What is this? There are two large purple squares and a small yellow star. " * 30)
+    run(DEMO_MODEL, "-o", tmp_path / "even.gguf", "--isq", "q8_0")
+    run(DEMO_MODEL, "-o", tmp_path / "weighed.gguf", "--isq", "q8_0", "--calibration-file", text)
+    even, weighed = (open_checkpoint(tmp_path / f"{name}.gguf").tensors for name in ("even", "weighed"))
+    assert {t.format.name for t in even.values()} == {t.format.name for t in weighed.values()}
+    assert "give --isq, too" in refused(DEMO_MODEL, "-o", "m.gguf", "--calibration-file", text)
+
+
 def test_what_is_small_already_stays_as_it_is(tmp_path: Path) -> None:
     run(DEMO_MODEL, "-o", tmp_path / "m.gguf", "--isq", "8")
     said = run(tmp_path / "m.gguf", "-o", tmp_path / "again.gguf", "--isq", "8")

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ostro.cli.model import GgufFile, ModelArgument, ModelSource, Threads, TokenizerSource
-from ostro.cli.quantization import IsqVision, Topology
+from ostro.cli.quantization import Calibration, Imatrix, IsqVision, Topology
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from ostro.cli.options import GlobalOptions
+    from ostro.config import IsqConfig
     from ostro.loading.checkpoint import Checkpoint, Progress
     from ostro.loading.gguf_writer import Part
 
@@ -51,6 +52,8 @@ def quantize(
     isq: Isq = None,
     isq_vision: IsqVision = True,
     topology: Topology = None,
+    imatrix: Imatrix = None,
+    calibration_file: Calibration = None,
     mmproj: WithMmproj = False,
     mmproj_output: MmprojOutput = None,
     mmproj_input: MmprojInput = None,
@@ -69,10 +72,18 @@ def quantize(
     source = ModelSource.of(argument, model, file=file, mmproj=mmproj_input, tok_model_id=tok_model_id)
     if mmproj and mmproj_output is None:
         mmproj_output = output.with_name(f"mmproj-{output.name}")
-    if isq is not None:
-        from ostro.isq_names import isq_name
+    from ostro.config import IsqConfig
+    from ostro.isq_names import isq_name
 
-        isq = isq_name(isq)
+    wanted = IsqConfig(
+        name=None if isq is None else isq_name(isq),
+        topology=topology,
+        vision=isq_vision,
+        imatrix=imatrix,
+        calibration=calibration_file,
+    )
+    if not wanted.wanted and (imatrix or calibration_file) is not None:
+        raise typer.BadParameter("it says how to quantize: give --isq, too", param_hint="--imatrix")
 
     from ostro.cli.progress import bars
     from ostro.loading.gguf_export import export_text
@@ -82,7 +93,7 @@ def quantize(
         checkpoint = _open(source, tokenizer_json, options, progress)
         if mmproj_output is not None:
             image_half(checkpoint, mmproj_output)  # to say soon that there is none
-        checkpoint, parts = _quantized(checkpoint, isq, topology, vision=isq_vision, threads=threads)
+        checkpoint, parts = _quantized(checkpoint, wanted, threads, progress)
         _told(partial(export_text, checkpoint, output, quantized=parts, progress=progress), output)
         if mmproj_output is not None:
             write = partial(export_mmproj, checkpoint, mmproj_output, quantized=parts, progress=progress)
@@ -109,24 +120,29 @@ def _open(
 
 
 def _quantized(
-    checkpoint: Checkpoint, isq: str | None, topology: Path | None, *, vision: bool, threads: int
+    checkpoint: Checkpoint, isq: IsqConfig, threads: int, progress: Progress | None
 ) -> tuple[Checkpoint, Mapping[str, Part]]:
     """The tensors that change their format, each made when it is written, and the checkpoint for the rest."""
-    if isq is None and topology is None:
+    if not isq.wanted:
         return checkpoint, {}
     from ostro.loading.mmproj_export import UNQUANTIZED
     from ostro.ops.cpu import CpuOps
     from ostro.quant.plan import plan
     from ostro.quant.streamed import streamed
     from ostro.quant.topology import read_topology
+    from ostro.source_model import importance_of
 
-    wanted = plan(
-        checkpoint, isq, topology=None if topology is None else read_topology(topology), vision=vision
-    )
-    formats = {name: format for name, format in wanted.items() if name not in UNQUANTIZED}
+    topology = None if isq.topology is None else read_topology(isq.topology)
+    formats = {
+        name: format
+        for name, format in plan(checkpoint, isq.name, topology=topology, vision=isq.vision).items()
+        if name not in UNQUANTIZED
+    }
     if not formats:
         typer.echo(f"{checkpoint.name} is stored in as few bits already; it is written as it is", err=True)
-    return streamed(checkpoint, formats, CpuOps(threads))
+        return checkpoint, {}
+    ops = CpuOps(threads)
+    return streamed(checkpoint, formats, ops, importance=importance_of(checkpoint, isq, ops, progress))
 
 
 def _told(write: Callable[[], None], path: Path) -> None:
