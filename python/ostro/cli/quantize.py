@@ -125,12 +125,12 @@ def _quantized(
     """The tensors that change their format, each made when it is written, and the checkpoint for the rest."""
     if not isq.wanted:
         return checkpoint, {}
+    from ostro.asked_importance import importance_of
     from ostro.loading.mmproj_export import UNQUANTIZED
     from ostro.ops.cpu import CpuOps
     from ostro.quant.plan import plan
     from ostro.quant.streamed import streamed
     from ostro.quant.topology import read_topology
-    from ostro.source_model import importance_of
 
     topology = None if isq.topology is None else read_topology(isq.topology)
     formats = {
