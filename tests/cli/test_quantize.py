@@ -110,7 +110,7 @@ def test_errors(tmp_path: Path) -> None:
         run(text, "-o", target, "--mmproj")
     with pytest.raises(InvalidParameter, match="unknown type 'q9'"):
         run(text, "-o", target, "--isq", "q9")
-    with pytest.raises(UnsupportedExport, match=r"is AFQ4, and GGUF files have no such weights; write UQFF"):
+    with pytest.raises(UnsupportedExport, match=r"is AFQ6, and GGUF files have no such weights; write UQFF"):
         run(DEMO_MODEL, "-o", target, "--isq", "afq4")
     with pytest.raises(ModelNotFound):
         run(tmp_path / "nothing.gguf", "-o", target)
