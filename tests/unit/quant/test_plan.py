@@ -78,7 +78,9 @@ def test_every_name_has_a_recipe_of_known_formats() -> None:
         assert named <= set(FORMATS)
     for tight, roomy in FALLBACKS.items():
         assert FORMATS[roomy].block < FORMATS[tight].block
-        assert FORMATS[roomy].bytes / FORMATS[roomy].block >= FORMATS[tight].bytes / FORMATS[tight].block
+        # Sums that products could use, and a scale in float32, make Q8_K larger than Q8_0.
+        fewer = FORMATS[roomy].bytes / FORMATS[roomy].block < FORMATS[tight].bytes / FORMATS[tight].block
+        assert not fewer or tight == "Q8_K"
 
 
 def test_q4k_of_a_wide_model() -> None:
