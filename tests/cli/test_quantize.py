@@ -98,7 +98,11 @@ def test_what_is_small_already_stays_as_it_is(tmp_path: Path) -> None:
 
 def test_usage(tmp_path: Path) -> None:
     assert "Give a .gguf file, a folder or a hub id" in refused("-o", tmp_path / "m.gguf")
-    assert "does not end in .gguf" in refused(DEMO_MODEL, "-o", tmp_path / "m.bin")
+    assert "ends neither in .gguf nor in .uqff" in refused(DEMO_MODEL, "-o", tmp_path / "m.bin")
+    assert "have both halves" in refused(DEMO_MODEL, "-o", tmp_path / "m.uqff", "--mmproj")
+    assert "what --calibrate finds" in refused(
+        DEMO_MODEL, "-o", tmp_path / "m.gguf", "--save-imatrix", tmp_path / "i.gguf"
+    )
     assert "does not end in .gguf" in refused(DEMO_MODEL, "-o", "m.gguf", "--mmproj-output", "x.bin")
     assert "Missing option" in refused(DEMO_MODEL)
 

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
     Progress = Callable[[int, int], None]
 
+_TABLES = ("embed_tokens.weight", "lm_head.weight")
+"""Whose rows without a piece of text are left out of GGUF files."""
 _INNER = re.compile(r"vision\.encoder\.layers\.\d+\.mlp\.fc[12]\.weight", re.ASCII)
 """Matrices that may have been filled up with zeros when they were quantized."""
 BLOCK_WEIGHTS = 1 << 21
@@ -141,15 +143,16 @@ def compare_weights(
     """
     originals = dict(source)
     pairs = [(name, matrix, _original(originals, name, matrix)) for name, matrix in quantized]
-    total = sum(original.rows * original.cols for _, _, original in pairs)
+    total = sum(min(matrix.rows, original.rows) * original.cols for _, matrix, original in pairs)
     kinds: dict[str, _Errors] = {}
     done = 0
     for name, matrix, original in pairs:
         errors = kinds.setdefault(kind_of(name), _Errors())
         errors.add(matrix, original, None if importance is None else importance.get(name))
         step = max(1, BLOCK_WEIGHTS // matrix.cols)
-        for start in range(0, original.rows, step):
-            stop = min(start + step, original.rows)
+        rows = min(original.rows, matrix.rows)
+        for start in range(0, rows, step):
+            stop = min(start + step, rows)
             stored = matrix.dequantize(start, stop)[:, : original.cols]
             errors.compare(original.dequantize(start, stop), stored)
             done += (stop - start) * original.cols
@@ -186,7 +189,8 @@ def compare_logits(
             for start in range(0, len(targets), SLICE):
                 part = targets[start : start + SLICE]
                 rows = slice(start, start + len(part))
-                sums.add(_log_softmax(p_logits[rows]), _log_softmax(q_logits[rows]), part)
+                known = p_logits[rows, : q_logits.shape[1]]
+                sums.add(_log_softmax(known), _log_softmax(q_logits[rows]), part)
                 if progress is not None:
                     progress(sums.tokens, total)
     return sums.result()
@@ -235,7 +239,9 @@ def _original(originals: dict[str, ReadableMatrix], name: str, matrix: ReadableM
     original = originals.get(name)
     if original is not None:
         more = (matrix.rows - original.rows, matrix.cols - original.cols)
-        if more == (0, 0) or (_INNER.fullmatch(name) and min(more) >= 0):
+        filled_up = _INNER.fullmatch(name) and min(more) >= 0
+        cut = name in _TABLES and more[0] <= 0 and more[1] == 0
+        if more == (0, 0) or filled_up or cut:
             return original
     found = "nothing" if original is None else f"[{original.rows}, {original.cols}]"
     raise BadTensor(
@@ -257,7 +263,7 @@ class _Errors:
 
     def add(self, matrix: ReadableMatrix, original: ReadableMatrix, importance: Rows | None) -> None:
         self.count += 1
-        self.weights += original.rows * original.cols
+        self.weights += min(matrix.rows, original.rows) * original.cols
         self.nbytes += matrix.rows * FORMATS[matrix.format].row_bytes(matrix.cols)
         self.formats[matrix.format] = None
         self.importance = None if importance is None else importance[: original.cols].astype(np.float64)

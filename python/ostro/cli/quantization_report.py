@@ -1,4 +1,4 @@
-"""`ostro quantize --imatrix`, `--calibrate` and `--report`: what they read, compute and show."""
+"""`ostro quantize --report`: what quantization cost."""
 
 from __future__ import annotations
 
@@ -8,27 +8,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from ostro.evaluation import Model
+    from ostro.loading.checkpoint import Checkpoint
+    from ostro.ops.cpu import CpuOps
     from ostro.quant.importance import Importance
     from ostro.quant.report import QuantizationReport
-
-
-def calibrate(model: Model, path: Path, *, chunk: int, max_chunks: int | None = None) -> Importance:
-    """The importance of a source model's columns for the text in a file, with a bar on a terminal."""
-    from ostro.cli.progress import counter
-    from ostro.quant.calibration_text import read_text
-
-    text = read_text(path)
-    with counter(f"calibrating on {path.name}, tokens") as progress:
-        return model.calibrate(text, chunk=chunk, max_chunks=max_chunks, name=path.name, progress=progress)
-
-
-def load_importance(path: Path, model: Model) -> Importance:
-    """The importance matrix in a file of llama.cpp's or mistral.rs's; BadTensor unless it fits the model."""
-    from ostro.quant.imatrix import read_imatrix
-
-    importance = read_imatrix(path)
-    importance.check_widths({name: matrix.cols for name, matrix in model.matrices()}, str(path))
-    return importance
 
 
 def measure(
@@ -59,3 +42,33 @@ def measure(
         return QuantizationReport(kinds=kinds)
     with counter("comparing answers, tokens") as progress:
         return QuantizationReport(kinds=kinds, divergence=compare_logits(source, quantized, pieces, progress))
+
+
+def show_report(
+    source: Checkpoint,
+    written: Path,
+    mmproj: Path | None,
+    ops: CpuOps,
+    *,
+    text: Path | None,
+    json: Path | None,
+    importance: Importance | None,
+) -> None:
+    """Compare files that were written with what they were made of, and show it on stdout.
+
+    text: file on which answers are compared, too. json: file to which the report is written as well.
+    """
+    from rich.console import Console
+
+    from ostro.evaluation import Model
+    from ostro.loading.open import open_checkpoint
+    from ostro.quant.report_table import render
+
+    if written.suffix.lower() == ".uqff":
+        quantized = open_checkpoint(written.parent, uqff_files=(written.name,))
+    else:
+        quantized = open_checkpoint(written, mmproj_file=None if mmproj is None else str(mmproj))
+    report = measure(Model(source, ops), Model(quantized, ops), text=text, importance=importance)
+    Console().print(render(report))
+    if json is not None:
+        json.write_text(report.to_json() + "\n", encoding="utf-8")

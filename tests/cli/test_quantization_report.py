@@ -1,4 +1,4 @@
-"""What `ostro quantize` calls for importance matrices and reports, with the real 270m."""
+"""Importance matrices and reports about quantization, with the real 270m."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ostro.cli.importance import calibrate, load_importance, measure
 from ostro.cli.progress import counter
+from ostro.cli.quantization_report import measure
 from ostro.errors import BadTensor, InvalidParameter
 from ostro.evaluation import Model, load_model
 from ostro.quant.calibration_text import read_text
-from ostro.quant.imatrix import write_imatrix
+from ostro.quant.imatrix import read_imatrix, write_imatrix
 from ostro.quant.importance import Importance
 
 TEXT = Path(__file__).parents[1] / "unit" / "quant" / "data" / "varied.txt"
@@ -26,7 +26,7 @@ def model() -> Model:
 
 
 def test_a_text_becomes_a_file_that_fits(model: Model, tmp_path: Path) -> None:
-    importance = calibrate(model, TEXT, chunk=128, max_chunks=2)
+    importance = model.calibrate(read_text(TEXT), chunk=128, max_chunks=2, name=TEXT.name)
     assert importance.datasets == ("varied.txt",)
     assert len(importance) == 18 * 7 + 1
     assert set(importance.rows.values()) == {256}
@@ -38,10 +38,13 @@ def test_a_text_becomes_a_file_that_fits(model: Model, tmp_path: Path) -> None:
 
     path = tmp_path / "imatrix.gguf"
     write_imatrix(importance, path)
-    assert list(load_importance(path, model)) == list(importance)
+    known = {name: matrix.cols for name, matrix in model.matrices()}
+    read = read_imatrix(path)
+    read.check_widths(known, str(path))
+    assert list(read) == list(importance)
     write_imatrix(Importance({"layers.0.mlp.up_proj.weight": np.ones(1152, np.float32)}), path)
     with pytest.raises(BadTensor, match="1,152 columns, the model has 640"):
-        load_importance(path, model)
+        read_imatrix(path).check_widths(known, str(path))
 
 
 def test_a_report_of_the_model_with_itself(model: Model, tmp_path: Path) -> None:
