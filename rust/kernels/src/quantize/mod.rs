@@ -8,12 +8,25 @@ use half::{bf16, f16};
 
 use crate::formats::Format;
 use crate::isa::Isa;
+use crate::simd::dispatch;
 
 mod affine;
 mod block;
 mod bytes;
+mod centred;
+mod finite;
 mod floats;
-mod legacy;
+mod group;
+mod offset;
+mod pack;
+mod plan;
+mod rows;
+mod search;
+mod units;
+
+use finite::NotFinite;
+use plan::Plan;
+use rows::Rows;
 
 /// Why rows cannot be quantised.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -53,7 +66,7 @@ pub fn quantize_rows(
     assert_eq!(out.len(), rows.len() / cols * row_bytes, "the output must hold the rows");
     assert!(importance.is_none_or(|importance| importance.len() == cols), "one importance for each column");
     if format.block() > 1
-        && let Some(row) = rows.chunks_exact(cols).position(|row| !row.iter().all(|x| x.is_finite()))
+        && let Some(row) = dispatch(isa, NotFinite { rows, cols })
     {
         return Err(QuantizeError::NotFinite { row });
     }
@@ -61,7 +74,6 @@ pub fn quantize_rows(
         Format::F32 => store(rows, out, f32::to_le_bytes),
         Format::F16 => store(rows, out, |x| f16::from_f32(x).to_le_bytes()),
         Format::BF16 => store(rows, out, |x| bf16::from_f32(x).to_le_bytes()),
-        Format::Q8_0 => legacy::q8_0(rows, out),
         Format::Q8_1 => block::store::<bytes::Q8_1>(isa, rows, cols, importance, out),
         Format::Q8_K => block::store::<bytes::Q8K>(isa, rows, cols, importance, out),
         Format::F8Q8 => block::store::<bytes::F8Q8>(isa, rows, cols, importance, out),
@@ -74,7 +86,10 @@ pub fn quantize_rows(
         Format::AFQ8 => block::store::<affine::Afq<8>>(isa, rows, cols, importance, out),
         Format::HQQ4 => block::store::<affine::Hqq<4>>(isa, rows, cols, importance, out),
         Format::HQQ8 => block::store::<affine::Hqq<8>>(isa, rows, cols, importance, out),
-        _ => return Err(QuantizeError::Unsupported(format)),
+        _ => {
+            let plan = Plan::of(format).ok_or(QuantizeError::Unsupported(format))?;
+            dispatch(isa, Rows { format, plan, rows, cols, importance, out });
+        }
     }
     Ok(())
 }

@@ -1,13 +1,11 @@
 //! The exponential function, the same polynomial on every instruction set.
 
-use super::Simd;
+use super::{ROUNDER, Simd};
 
 /// Below this e^x is no normal float; the result is 0.
 const LEAST: f32 = -87.33;
 /// Above this e^x would overflow; the result is e^88.
 const MOST: f32 = 88.0;
-/// Adding and taking away 1.5 * 2^23 rounds a small float to the nearest integer.
-const ROUNDER: f32 = 12_582_912.0;
 /// ln 2 in two parts: n * `LN2_HIGH` is exact for |n| < 2^9.
 const LN2_HIGH: f32 = 0.693_359_4;
 const LN2_LOW: f32 = -2.121_944_4e-4;

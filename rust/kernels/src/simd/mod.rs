@@ -7,6 +7,8 @@
 
 mod exp;
 mod scalar;
+#[cfg(test)]
+mod tests;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
@@ -18,6 +20,9 @@ pub(crate) use exp::exp;
 
 /// Floats per vector: a register of AVX-512, two of AVX2.
 pub(crate) const LANES: usize = 16;
+
+/// 1.5 * 2^23: adding it and taking it away rounds a small float to the nearest integer.
+pub(crate) const ROUNDER: f32 = 12_582_912.0;
 
 /// The operations of one instruction set. A value of this type proves that the CPU has them.
 pub(crate) trait Simd: Copy {
@@ -46,6 +51,14 @@ pub(crate) trait Simd: Copy {
     fn min(self, a: Self::V, b: Self::V) -> Self::V;
     /// Bit i is set where lane i of a is greater than that of b.
     fn greater(self, a: Self::V, b: Self::V) -> u32;
+    /// The square root.
+    fn sqrt(self, a: Self::V) -> Self::V;
+    /// x where a > b, else y: also where either is NaN.
+    fn pick(self, a: Self::V, b: Self::V, x: Self::V, y: Self::V) -> Self::V;
+    /// Element i of vector j becomes element j of vector i.
+    fn transpose(self, rows: &mut [Self::V; LANES]);
+    /// The low byte of each lane, an integer of magnitude below 2^22, to the first sixteen elements of `to`.
+    fn store_bytes(self, v: Self::V, to: &mut [u8]);
     /// 0 where x < limit, else y.
     fn zero_below(self, x: Self::V, limit: f32, y: Self::V) -> Self::V;
     /// 2^n for integral n from -126 to 127.
@@ -71,6 +84,19 @@ pub(crate) trait Simd: Copy {
             return self.store(v, to);
         }
         to.copy_from_slice(&self.lanes(v)[..to.len()]);
+    }
+
+    /// The integer next to each lane, of magnitude below 2^22; the even one of two that are as near.
+    #[inline(always)]
+    fn nearest(self, v: Self::V) -> Self::V {
+        let rounder = self.splat(ROUNDER);
+        self.sub(self.add(v, rounder), rounder)
+    }
+
+    /// The magnitude.
+    #[inline(always)]
+    fn abs(self, v: Self::V) -> Self::V {
+        self.max(v, self.sub(self.splat(0.0), v))
     }
 
     #[inline(always)]

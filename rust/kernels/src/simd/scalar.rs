@@ -88,6 +88,33 @@ impl Simd for Scalar {
     }
 
     #[inline(always)]
+    fn sqrt(self, a: V) -> V {
+        a.map(f32::sqrt)
+    }
+
+    #[inline(always)]
+    fn pick(self, a: V, b: V, x: V, y: V) -> V {
+        std::array::from_fn(|i| if a[i] > b[i] { x[i] } else { y[i] })
+    }
+
+    #[inline(always)]
+    fn transpose(self, rows: &mut [V; LANES]) {
+        let from = *rows;
+        for (i, row) in rows.iter_mut().enumerate() {
+            for (to, from) in row.iter_mut().zip(&from) {
+                *to = from[i];
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn store_bytes(self, v: V, to: &mut [u8]) {
+        for (to, v) in to[..LANES].iter_mut().zip(v) {
+            *to = v as i32 as u8;
+        }
+    }
+
+    #[inline(always)]
     fn zero_below(self, x: V, limit: f32, y: V) -> V {
         zip(x, y, |x, y| if x < limit { 0.0 } else { y })
     }

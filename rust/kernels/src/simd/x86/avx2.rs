@@ -54,6 +54,34 @@ pub(super) unsafe fn largest(v: __m256) -> f32 {
     }
 }
 
+/// Transposes a square of eight registers.
+///
+/// # Safety
+/// The CPU has AVX.
+#[inline(always)]
+unsafe fn transpose_eight(rows: [__m256; HALF]) -> [__m256; HALF] {
+    let mut out = rows;
+    // SAFETY: the caller's promise.
+    unsafe {
+        // A half of a register is a row of a 4 x 4 square: transpose the squares, then move them.
+        for quad in out.as_chunks_mut::<4>().0 {
+            let [a, b, c, d] = *quad;
+            let (low, high) = (_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b));
+            let (low2, high2) = (_mm256_unpacklo_ps(c, d), _mm256_unpackhi_ps(c, d));
+            quad[0] = _mm256_shuffle_ps::<0b01_00_01_00>(low, low2);
+            quad[1] = _mm256_shuffle_ps::<0b11_10_11_10>(low, low2);
+            quad[2] = _mm256_shuffle_ps::<0b01_00_01_00>(high, high2);
+            quad[3] = _mm256_shuffle_ps::<0b11_10_11_10>(high, high2);
+        }
+        for i in 0..4 {
+            let (a, b) = (out[i], out[i + 4]);
+            out[i] = _mm256_permute2f128_ps::<0x20>(a, b);
+            out[i + 4] = _mm256_permute2f128_ps::<0x31>(a, b);
+        }
+    }
+    out
+}
+
 // Safety of all blocks below: an `Avx2` exists only where the CPU has the instructions; loads and stores go to
 // slices that were just cut to sixteen elements.
 impl Simd for Avx2 {
@@ -154,6 +182,58 @@ impl Simd for Avx2 {
             [_mm256_movemask_ps(low) as u32, _mm256_movemask_ps(high) as u32]
         };
         low | high << HALF
+    }
+
+    #[inline(always)]
+    fn sqrt(self, a: V) -> V {
+        // SAFETY: see above.
+        unsafe { [_mm256_sqrt_ps(a[0]), _mm256_sqrt_ps(a[1])] }
+    }
+
+    #[inline(always)]
+    fn pick(self, a: V, b: V, x: V, y: V) -> V {
+        // SAFETY: see above.
+        unsafe {
+            let (low, high) = (_mm256_cmp_ps::<_CMP_GT_OQ>(a[0], b[0]), _mm256_cmp_ps::<_CMP_GT_OQ>(a[1], b[1]));
+            [_mm256_blendv_ps(y[0], x[0], low), _mm256_blendv_ps(y[1], x[1], high)]
+        }
+    }
+
+    #[inline(always)]
+    fn transpose(self, rows: &mut [V; LANES]) {
+        let mut square = [[rows[0][0]; HALF]; 4];
+        for i in 0..HALF {
+            [square[0][i], square[1][i]] = rows[i];
+            [square[2][i], square[3][i]] = rows[i + HALF];
+        }
+        // SAFETY: see above.
+        let [a, b, c, d] = unsafe {
+            [
+                transpose_eight(square[0]),
+                transpose_eight(square[1]),
+                transpose_eight(square[2]),
+                transpose_eight(square[3]),
+            ]
+        };
+        for i in 0..HALF {
+            rows[i] = [a[i], c[i]];
+            rows[i + HALF] = [b[i], d[i]];
+        }
+    }
+
+    #[inline(always)]
+    fn store_bytes(self, v: V, to: &mut [u8]) {
+        let to = &mut to[..LANES];
+        // SAFETY: see above; sixteen bytes are one store.
+        unsafe {
+            let byte = _mm256_set1_epi32(0xff);
+            let low = _mm256_and_si256(_mm256_cvtps_epi32(v[0]), byte);
+            let high = _mm256_and_si256(_mm256_cvtps_epi32(v[1]), byte);
+            // Packing keeps halves of registers apart: the permutation puts 64-bit words 0 2 1 3 in order.
+            let words = _mm256_permute4x64_epi64::<0b11_01_10_00>(_mm256_packus_epi32(low, high));
+            let bytes = _mm_packus_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256::<1>(words));
+            _mm_storeu_si128(to.as_mut_ptr().cast(), bytes);
+        }
     }
 
     #[inline(always)]

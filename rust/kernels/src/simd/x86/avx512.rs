@@ -118,6 +118,51 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
+    fn sqrt(self, a: __m512) -> __m512 {
+        // SAFETY: see above.
+        unsafe { _mm512_sqrt_ps(a) }
+    }
+
+    #[inline(always)]
+    fn pick(self, a: __m512, b: __m512, x: __m512, y: __m512) -> __m512 {
+        // SAFETY: see above.
+        unsafe { _mm512_mask_blend_ps(_mm512_cmp_ps_mask::<_CMP_GT_OQ>(a, b), y, x) }
+    }
+
+    #[inline(always)]
+    fn transpose(self, rows: &mut [__m512; LANES]) {
+        // SAFETY: see above.
+        unsafe {
+            // A quarter of a register is a row of a 4 x 4 square: transpose the squares, then move them.
+            for quad in rows.as_chunks_mut::<4>().0 {
+                let [a, b, c, d] = *quad;
+                let (low, high) = (_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b));
+                let (low2, high2) = (_mm512_unpacklo_ps(c, d), _mm512_unpackhi_ps(c, d));
+                quad[0] = _mm512_shuffle_ps::<0b01_00_01_00>(low, low2);
+                quad[1] = _mm512_shuffle_ps::<0b11_10_11_10>(low, low2);
+                quad[2] = _mm512_shuffle_ps::<0b01_00_01_00>(high, high2);
+                quad[3] = _mm512_shuffle_ps::<0b11_10_11_10>(high, high2);
+            }
+            for i in 0..4 {
+                let [a, b, c, d] = [rows[i], rows[i + 4], rows[i + 8], rows[i + 12]];
+                let (even, odd) = (_mm512_shuffle_f32x4::<0x88>(a, b), _mm512_shuffle_f32x4::<0xdd>(a, b));
+                let (even2, odd2) = (_mm512_shuffle_f32x4::<0x88>(c, d), _mm512_shuffle_f32x4::<0xdd>(c, d));
+                rows[i] = _mm512_shuffle_f32x4::<0x88>(even, even2);
+                rows[i + 4] = _mm512_shuffle_f32x4::<0x88>(odd, odd2);
+                rows[i + 8] = _mm512_shuffle_f32x4::<0xdd>(even, even2);
+                rows[i + 12] = _mm512_shuffle_f32x4::<0xdd>(odd, odd2);
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn store_bytes(self, v: __m512, to: &mut [u8]) {
+        let to = &mut to[..LANES];
+        // SAFETY: see above; sixteen bytes are one store.
+        unsafe { _mm_storeu_si128(to.as_mut_ptr().cast(), _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(v))) }
+    }
+
+    #[inline(always)]
     fn zero_below(self, x: __m512, limit: f32, y: __m512) -> __m512 {
         // SAFETY: see above. What is not below includes NaN.
         unsafe { _mm512_maskz_mov_ps(_mm512_cmp_ps_mask::<_CMP_NLT_UQ>(x, _mm512_set1_ps(limit)), y) }

@@ -1,0 +1,64 @@
+//! The Q and K families: whole rows, sixteen sub-blocks at a time.
+
+use crate::formats::Format;
+use crate::simd::{Kernel, LANES, Simd};
+
+use super::group::{Group, LONGEST};
+use super::plan::{Plan, Shape};
+use super::{pack, search};
+
+/// Rows of `cols` weights to the blocks of a format that has a plan.
+pub(super) struct Rows<'a> {
+    pub format: Format,
+    pub plan: Plan,
+    pub rows: &'a [f32],
+    pub cols: usize,
+    pub importance: Option<&'a [f32]>,
+    pub out: &'a mut [u8],
+}
+
+impl Kernel for Rows<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let Self { format, plan, .. } = self;
+        let size = LANES * plan.len;
+        let mut padded = [0.0_f32; LANES * LONGEST];
+        let mut weights = [0.0_f32; LANES * LONGEST];
+        let outs = self.out.chunks_mut(size / format.block() * format.block_bytes());
+        for (index, (values, out)) in self.rows.chunks(size).zip(outs).enumerate() {
+            let values = if values.len() == size {
+                values
+            } else {
+                padded[..values.len()].copy_from_slice(values);
+                &padded[..size]
+            };
+            let importance = self.importance.map(|all| {
+                repeat(all, index * size % self.cols, &mut weights[..size]);
+                &weights[..size]
+            });
+            let mut group = Group::new(s, values, importance, plan.rule, format.block() / plan.len);
+            let found = match plan.shape {
+                Shape::Offset { most, multiples, first, second } => {
+                    search::offset(s, &mut group, most, multiples, [first, second])
+                }
+                Shape::Centred { codes, multiples, first, second } => {
+                    search::centred(s, &mut group, codes, multiples, [first, second])
+                }
+            };
+            pack::store(s, format, &mut group, &found, out);
+        }
+    }
+}
+
+/// `from` from element `start` on, again and again.
+fn repeat(from: &[f32], mut start: usize, to: &mut [f32]) {
+    let mut done = 0;
+    while done < to.len() {
+        let n = (to.len() - done).min(from.len() - start);
+        to[done..done + n].copy_from_slice(&from[start..start + n]);
+        done += n;
+        start = 0;
+    }
+}
