@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 import pytest
@@ -119,3 +120,36 @@ def test_errors(tmp_path: Path) -> None:
     with pytest.raises(ModelNotFound):
         run(tmp_path / "nothing.gguf", "-o", target)
     assert not target.exists()
+
+
+def test_a_report_about_both_halves(tmp_path: Path) -> None:
+    text = tmp_path / "text.txt"
+    text.write_text("A large red circle at the top left. " * 8)
+    said = run(
+        DEMO_MODEL, "-o", tmp_path / "m.gguf", "--mmproj", "--isq", "Q4K",
+        "--report-text", text, "--report-json", tmp_path / "report.json",
+    )  # fmt: skip
+    assert "vision fc1" in said
+    assert "same most probable token" in said
+    report = json.loads((tmp_path / "report.json").read_text())
+    kinds = {kind["kind"]: kind for kind in report["kinds"]}
+    assert kinds["up_proj"]["formats"] == ["Q4_K"]
+    assert kinds["vision fc1"]["formats"] == ["Q8_0"]
+    assert 0.03 < kinds["up_proj"]["relative_rmse"] < 0.1
+    assert kinds["vision fc1"]["relative_rmse"] < 0.01
+    assert 4 < report["bits_per_weight"] < 9
+    assert 0 < report["divergence"]["mean_kl"] < 0.1
+
+
+def test_uqff_with_importance_of_a_text(tmp_path: Path) -> None:
+    text = tmp_path / "text.txt"
+    text.write_text("A small blue star on a white background. " * 8)
+    said = run(
+        DEMO_MODEL, "-o", tmp_path / "out" / "m.uqff", "--isq", "Q4K",
+        "--calibrate", text, "--save-imatrix", tmp_path / "i.gguf", "--report",
+    )  # fmt: skip
+    assert "m-0.uqff" in said
+    assert "weighted" in said
+    assert open_checkpoint(tmp_path / "out").tensors["layers.0.mlp.up_proj.weight"].format.name == "Q4_K"
+    again = run(DEMO_MODEL, "-o", tmp_path / "m.gguf", "--isq", "Q4K", "--imatrix", tmp_path / "i.gguf")
+    assert "m.gguf" in again

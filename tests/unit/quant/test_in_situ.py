@@ -57,10 +57,11 @@ def test_weights_become_what_the_plan_says(source: Checkpoint, ops: CpuOps) -> N
         assert own.format.name == "Q8_0"
         assert own.shape == tensor.shape
         expected = values(tensor, ops)
-        # Half a step, and what rounding the scale to float16 moves the largest code.
         step = np.abs(expected.reshape(len(expected), -1, 32)).max(-1, keepdims=True) / 127
         error = np.abs(values(own, ops) - expected).reshape(len(expected), -1, 32)
-        assert np.all(error <= 0.57 * step + 1e-9)
+        # A scale that fits all weights best may cut the largest; errors spread evenly are step / sqrt(12).
+        assert np.all(error <= 2 * step + 1e-9)
+        assert np.sqrt((error**2).mean()) <= 1.01 * np.sqrt((step**2).mean() / 12)
     turned = quantized.vision_tensors[PROJECTION_TURNED]
     assert PROJECTION not in quantized.vision_tensors
     assert turned.shape == source.vision_tensors[PROJECTION].shape[::-1]
