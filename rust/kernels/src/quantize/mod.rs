@@ -88,7 +88,7 @@ pub fn quantize_rows(
         Format::HQQ8 => block::store::<affine::Hqq<8>>(isa, rows, cols, importance, out),
         _ => {
             let plan = Plan::of(format).ok_or(QuantizeError::Unsupported(format))?;
-            dispatch(isa, Rows { format, plan, rows, cols, importance, out });
+            dispatch(isa, Rows { format, plan, values: rows, cols, importance, out });
         }
     }
     Ok(())

@@ -11,7 +11,7 @@ use super::{pack, search};
 pub(super) struct Rows<'a> {
     pub format: Format,
     pub plan: Plan,
-    pub rows: &'a [f32],
+    pub values: &'a [f32],
     pub cols: usize,
     pub importance: Option<&'a [f32]>,
     pub out: &'a mut [u8],
@@ -27,7 +27,7 @@ impl Kernel for Rows<'_> {
         let mut padded = [0.0_f32; LANES * LONGEST];
         let mut weights = [0.0_f32; LANES * LONGEST];
         let outs = self.out.chunks_mut(size / format.block() * format.block_bytes());
-        for (index, (values, out)) in self.rows.chunks(size).zip(outs).enumerate() {
+        for (index, (values, out)) in self.values.chunks(size).zip(outs).enumerate() {
             let values = if values.len() == size {
                 values
             } else {
