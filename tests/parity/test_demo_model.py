@@ -95,6 +95,16 @@ def test_the_held_out_questions_over_both_doors(runner: Runner) -> None:
         assert answers(ask_http(client), questions()) == said
 
 
+def test_quantized_with_its_image_half_it_answers_as_well() -> None:
+    asked = questions()[:400]
+    shares = {}
+    for kind in (None, "Q8_0", "Q4K"):
+        with Runner(max_seqs=AT_ONCE, in_situ_quant=kind) as runner:
+            shares[kind] = share_right(answers(ask_runner(runner), asked), asked)
+    assert shares["Q8_0"] >= shares[None] - 0.005
+    assert shares["Q4K"] >= shares[None] - 0.03
+
+
 def test_without_the_picture_it_is_chance() -> None:
     asked = questions()[:300]
     rng = random.Random(2)
