@@ -1,0 +1,8 @@
+//! The crate against the package itself: with the vision model inside it, and with the real 270m.
+
+mod answers;
+mod concurrent;
+mod errors;
+mod models;
+mod streams;
+mod tokens;
