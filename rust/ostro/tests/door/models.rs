@@ -41,16 +41,18 @@ pub fn demo() -> Model {
     MODEL.get_or_init(|| load(MultimodalModelBuilder::new(DEMO))).clone()
 }
 
-/// A real model. Tests that count its steps take turns, see `alone`.
+/// A real model.
 pub fn real() -> Model {
     static MODEL: OnceLock<Model> = OnceLock::new();
     MODEL.get_or_init(|| load(TextModelBuilder::new(gguf()).with_max_model_len(2048))).clone()
 }
 
-/// Nobody else who asks for this uses `real` meanwhile.
-pub async fn alone() -> tokio::sync::MutexGuard<'static, ()> {
+/// A real model that nobody else uses until the guard is dropped: its steps can be counted.
+pub async fn alone() -> (tokio::sync::MutexGuard<'static, ()>, Model) {
     static TURN: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
-    TURN.lock().await
+    static MODEL: OnceLock<Model> = OnceLock::new();
+    let turn = TURN.lock().await;
+    (turn, MODEL.get_or_init(|| load(TextModelBuilder::new(gguf()).with_max_model_len(2048))).clone())
 }
 
 fn load(builder: impl Into<ostro::blocking::AnyBuilder>) -> Model {

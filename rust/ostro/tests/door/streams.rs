@@ -62,8 +62,7 @@ async fn choices_and_log_probabilities_are_streamed_too() {
 
 #[tokio::test]
 async fn dropping_a_stream_frees_its_sequence_within_a_step() {
-    let _turn = alone().await;
-    let model = real();
+    let (_turn, model) = alone().await;
     let before = settled(&model, 0).await;
     let mut stays = model.stream_chat_request(long()).await.unwrap();
     let mut goes = model.stream_chat_request(long()).await.unwrap();
@@ -81,8 +80,7 @@ async fn dropping_a_stream_frees_its_sequence_within_a_step() {
 
 #[tokio::test]
 async fn dropping_a_future_frees_its_sequence_within_a_step() {
-    let _turn = alone().await;
-    let model = real();
+    let (_turn, model) = alone().await;
     settled(&model, 0).await;
     let stays = model.stream_chat_request(long()).await.unwrap();
     {
@@ -98,8 +96,7 @@ async fn dropping_a_future_frees_its_sequence_within_a_step() {
 
 #[tokio::test]
 async fn dropping_a_future_that_has_not_begun_leaves_nothing() {
-    let _turn = alone().await;
-    let model = real();
+    let (_turn, model) = alone().await;
     let tokens = settled(&model, 0).await.completion_tokens;
     for _ in 0..20 {
         let mut request = pin!(model.send_chat_request(long()));
