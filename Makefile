@@ -7,17 +7,19 @@ PYTEST_ARGS ?=
 COMPARE_ARGS ?=
 
 BIN := $(VENV)/bin
+# PyO3 asks this one how to build: what embeds Python runs the same interpreter and packages.
+export PYO3_PYTHON := $(abspath $(BIN))/python
 STAMP := $(VENV)/.ostro-installed
 TOOLS := $(VENV)/.ostro-tools
-RUST_SOURCES := $(shell find rust -name '*.rs' -o -name 'Cargo.toml') Cargo.toml $(wildcard Cargo.lock)
+RUST_SOURCES := $(shell find rust/kernels rust/python -name '*.rs' -o -name 'Cargo.toml') Cargo.toml $(wildcard Cargo.lock)
 # Python sources are used in place: only these make a new build necessary.
 BUILD_SOURCES := pyproject.toml $(RUST_SOURCES)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-rust test-python check bench bench-load compare format clean
+.PHONY: help install demo test test-rust test-rust-door test-python check bench bench-load compare format clean
 
 help: ## list the commands
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 $(TOOLS):
 	@command -v $(PYTHON) >/dev/null || { echo "error: $(PYTHON) not found; set PYTHON=/path/to/python3" >&2; exit 1; }
@@ -37,10 +39,14 @@ install: $(STAMP) ## create .venv, build the kernels and install ostro into it
 demo: $(STAMP) ## describe a picture, complete a text with the real Gemma 3 270m, show the speed
 	$(BIN)/python -m ostro demo
 
-test: test-rust test-python ## all tests
+test: test-rust test-rust-door test-python ## all tests
 
 test-rust: ## tests of the kernels alone
 	cargo test --quiet --package ostro-kernels
+
+# The crate itself does little: unoptimised it is compiled in half the time.
+test-rust-door: $(STAMP) ## tests of the Rust crate ostro and its examples, on the demo model and the real 270m
+	cargo test --quiet --profile dev --package ostro
 
 test-python: $(STAMP) ## tests of the package, on the real 270m among others
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
@@ -53,6 +59,7 @@ check: $(STAMP) ## format, lints, types, layers, stub of the compiled module
 	$(BIN)/stubtest --mypy-config-file pyproject.toml ostro._kernels
 	cargo fmt --all --check
 	cargo clippy --quiet --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --quiet --no-deps --package ostro
 
 bench: $(STAMP) ## tok/s of MODEL (default: the 270m of the demo)
 	$(BIN)/python -m ostro bench $(MODEL)

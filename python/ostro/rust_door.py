@@ -12,7 +12,6 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Protocol
 
-from ostro.errors import UnsupportedField
 from ostro.requests import ChatCompletionRequest
 from ostro.runner import Runner
 from ostro.which import Which
@@ -66,16 +65,6 @@ def picture(mode: str, width: int, height: int, pixels: bytes) -> Image:
     if not width or not height:  # judged, with its place in the request, by those who read images
         return Image.new(mode, (width, height))
     return Image.frombytes(mode, (width, height), pixels)
-
-
-def re_isq(host: ModelHost, name: str) -> None:
-    """Quantize the loaded model anew, to the number format `name`."""
-    quantize = getattr(host, "re_isq", None)
-    if quantize is None:
-        raise UnsupportedField(
-            f"quantizing a loaded model ({name}) is not offered by this version of ostro", param="isq_type"
-        )
-    quantize(name)
 
 
 def log_to_stderr() -> None:

@@ -145,6 +145,11 @@ macro_rules! builder {
                 self.runner("isq_vision", isq_vision)
             }
 
+            /// A folder in which quantized weights are kept for the next start (ostro only).
+            pub fn with_isq_cache(self, folder: PathBuf) -> Self {
+                self.runner("isq_cache", folder)
+            }
+
             /// Which layers get which number format, over what `with_isq` says.
             pub fn with_topology(self, topology: Topology) -> Self {
                 self.which("topology", topology.0)
@@ -158,12 +163,12 @@ macro_rules! builder {
                 Ok(self.with_topology(Topology::from_path(path)?))
             }
 
-            /// Which weights matter, as llama.cpp measures and writes it.
+            /// Which columns matter: a file as llama.cpp measures and writes it.
             pub fn with_imatrix(self, path: PathBuf) -> Self {
                 self.which("imatrix", path)
             }
 
-            /// A text on which to measure which weights matter.
+            /// A text on which to measure which columns matter.
             pub fn with_calibration_file(self, path: PathBuf) -> Self {
                 self.which("calibration_file", path)
             }

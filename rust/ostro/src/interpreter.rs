@@ -105,7 +105,8 @@ fn check<'py>(
         ))
     };
     let door = py.import("ostro.rust_door").map_err(|error| {
-        if error.is_instance_of::<PyModuleNotFoundError>(py) {
+        let missing = error.value(py).getattr("name").and_then(|name| name.extract::<String>());
+        if missing.is_ok_and(|name| name == "ostro.rust_door") {
             return too_old("too old");
         }
         Error::Setup(format!("the Python package ostro cannot be imported: {error}"))

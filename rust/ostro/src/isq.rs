@@ -51,11 +51,25 @@ pub enum IsqType {
     F8Q8,
     /// Microscaling floating point, 4 bits.
     MXFP4,
+    /// llama.cpp's small mix around Q3K (ostro only).
+    Q3K_S,
+    /// llama.cpp's medium mix around Q3K (ostro only).
+    Q3K_M,
+    /// llama.cpp's large mix around Q3K (ostro only).
+    Q3K_L,
+    /// llama.cpp's small mix around Q4K (ostro only).
+    Q4K_S,
+    /// llama.cpp's medium mix around Q4K (ostro only).
+    Q4K_M,
+    /// llama.cpp's small mix around Q5K (ostro only).
+    Q5K_S,
+    /// llama.cpp's medium mix around Q5K (ostro only).
+    Q5K_M,
 }
 
 impl IsqType {
     /// All of them.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: &[Self] = &[
         Self::Q4_0,
         Self::Q4_1,
         Self::Q5_0,
@@ -78,6 +92,13 @@ impl IsqType {
         Self::AFQ8,
         Self::F8Q8,
         Self::MXFP4,
+        Self::Q3K_S,
+        Self::Q3K_M,
+        Self::Q3K_L,
+        Self::Q4K_S,
+        Self::Q4K_M,
+        Self::Q5K_S,
+        Self::Q5K_M,
     ];
 
     /// The name that Python, HTTP and the command line use.
@@ -106,6 +127,13 @@ impl IsqType {
             Self::AFQ8 => "AFQ8",
             Self::F8Q8 => "F8Q8",
             Self::MXFP4 => "MXFP4",
+            Self::Q3K_S => "Q3K_S",
+            Self::Q3K_M => "Q3K_M",
+            Self::Q3K_L => "Q3K_L",
+            Self::Q4K_S => "Q4K_S",
+            Self::Q4K_M => "Q4K_M",
+            Self::Q5K_S => "Q5K_S",
+            Self::Q5K_M => "Q5K_M",
         }
     }
 }

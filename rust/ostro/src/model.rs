@@ -186,17 +186,13 @@ impl Model {
         self.host_call("detokenize", vec![tokens.into()], options).await
     }
 
-    /// Quantize the loaded model anew. Returns when that is done; requests go on meanwhile.
+    /// Quantize again from the model's files, to another number format. Returns when the new weights are in use;
+    /// requests go on meanwhile.
     ///
     /// # Errors
-    /// `RequestValidation` for the type, `Inference` if it fails.
+    /// `RequestValidation` for the format, `Inference` if it fails.
     pub async fn re_isq_model(&self, isq: impl Into<IsqName>) -> Result<()> {
-        let (model, name) = (Arc::clone(&self.0), isq.into().0);
-        let start = move |module: &Bound<'_, PyModule>| {
-            let arguments = (module.getattr("re_isq")?, model.python(module.py()), name);
-            Ok(module.getattr("workers")?.call_method1("submit", arguments)?.unbind())
-        };
-        door::submit(false, start, |_| Ok(())).await
+        self.host_call::<Option<bool>>("re_isq", vec![isq.into().0.into()], vec![]).await.map(drop)
     }
 
     /// Longest prompt plus answer, in tokens.

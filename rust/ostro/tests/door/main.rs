@@ -4,5 +4,6 @@ mod answers;
 mod concurrent;
 mod errors;
 mod models;
+mod quantized;
 mod streams;
 mod tokens;
