@@ -14,9 +14,8 @@ async fn main() -> Result<()> {
     let model_id = std::env::args().nth(1).context("which model? a folder, a hub id or a .gguf file")?;
     let model = TextModelBuilder::new(model_id).build().await?;
 
-    let request = RequestBuilder::new()
-        .add_message(TextMessageRole::User, "Tell me about the sea.")
-        .set_sampler_max_len(60);
+    let request =
+        RequestBuilder::new().add_message(TextMessageRole::User, "Tell me about the sea.").set_sampler_max_len(60);
     let mut stream = model.stream_chat_request(request).await?;
     let mut usage = None;
     while let Some(response) = stream.next().await {

@@ -59,7 +59,7 @@ pub struct Failure {
     pub message: String,
     /// The HTTP status that a server would answer with.
     pub status: Option<u16>,
-    /// `OpenAI`'s error code, such as `context_length_exceeded`.
+    /// OpenAI's error code, such as `context_length_exceeded`.
     pub code: Option<String>,
     /// Which field of the request is meant.
     pub param: Option<String>,
@@ -87,7 +87,7 @@ impl Error {
         self.failure().and_then(|failure| failure.status).unwrap_or(500)
     }
 
-    /// `OpenAI`'s error code.
+    /// OpenAI's error code.
     #[must_use]
     pub fn code(&self) -> Option<&str> {
         self.failure().and_then(|failure| failure.code.as_deref())

@@ -61,12 +61,12 @@ fn activate(py: Python<'_>, environment: &Path, version: (u8, u8)) -> Result<()>
     }
     let added = || -> PyResult<()> {
         let before = sys_path(py)?.len();
-        py.import("site")?.call_method1("addsitedir", (&packages,))?;
+        py.import("site")?.call_method1("addsitedir", (packages.as_os_str(),))?;
         let path = sys_path(py)?;
         let folders = path.get_slice(before, path.len());
         path.del_slice(before, path.len())?;
         path.set_slice(0, 0, &folders)?;
-        py.import("sys")?.setattr("prefix", environment)
+        py.import("sys")?.setattr("prefix", environment.as_os_str())
     };
     added().map_err(|error| Error::Setup(format!("{} cannot be read: {error}", packages.display())))
 }
@@ -74,19 +74,14 @@ fn activate(py: Python<'_>, environment: &Path, version: (u8, u8)) -> Result<()>
 fn prepend(py: Python<'_>, folders: Vec<PathBuf>) -> PyResult<()> {
     let path = sys_path(py)?;
     for folder in folders.into_iter().rev() {
-        path.insert(0, folder)?;
+        path.insert(0, folder.as_os_str())?;
     }
     Ok(())
 }
 
-fn check<'py>(
-    py: Python<'py>,
-    (major, minor): (u8, u8),
-    environment: Option<&Path>,
-) -> Result<Bound<'py, PyModule>> {
-    let python = environment.map_or_else(|| format!("python{major}.{minor}"), |path| {
-        path.join(python_name()).display().to_string()
-    });
+fn check<'py>(py: Python<'py>, (major, minor): (u8, u8), environment: Option<&Path>) -> Result<Bound<'py, PyModule>> {
+    let python = environment
+        .map_or_else(|| format!("python{major}.{minor}"), |path| path.join(python_name()).display().to_string());
     let package = py.import("ostro").map_err(|error| {
         if !error.is_instance_of::<PyModuleNotFoundError>(py) {
             return Error::Setup(format!("the Python package ostro cannot be imported: {error}"));

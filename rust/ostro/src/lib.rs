@@ -19,8 +19,8 @@ mod stream;
 mod value;
 
 pub use builders::{
-    GgufModelBuilder, ModelDType, MultimodalLoaderType, MultimodalModelBuilder, TextModelBuilder, TokenSource, Topology,
-    VisionLoaderType, VisionModelBuilder,
+    GgufModelBuilder, ModelDType, MultimodalLoaderType, MultimodalModelBuilder, TextModelBuilder, TokenSource,
+    Topology, VisionLoaderType, VisionModelBuilder,
 };
 pub use error::{Error, Failure, Result};
 pub use images::Images;

@@ -45,9 +45,10 @@ pub(crate) fn text_message(role: &TextMessageRole, text: &impl ToString) -> Mess
 
 /// Images before the text, as mistral.rs has it.
 pub(crate) fn image_message(role: &TextMessageRole, text: &impl ToString, images: Images) -> Message {
-    let shown = images.0.into_iter().map(|picture| {
-        Value::Record(vec![("type", "image".into()), ("image", Value::Picture(picture))])
-    });
+    let shown = images
+        .0
+        .into_iter()
+        .map(|picture| Value::Record(vec![("type", "image".into()), ("image", Value::Picture(picture))]));
     let said = Value::Record(vec![("type", "text".into()), ("text", text.to_string().into())]);
     vec![("role", role.to_string().into()), ("content", Value::List(shown.chain([said]).collect()))]
 }

@@ -137,8 +137,8 @@ impl Model {
 
     /// Ids of messages (with the chat template and the assistant's turn opened) or of a raw text.
     ///
-    /// tools, enable_thinking: not offered. add_special_tokens: `<bos>` in front. add_generation_prompt: must be
-    /// true for messages. An image is a run of its soft tokens.
+    /// `tools`, `enable_thinking`: not offered. `add_special_tokens`: `<bos>` in front. `add_generation_prompt`: must
+    /// be true for messages. An image is a run of its soft tokens.
     ///
     /// # Errors
     /// `RequestValidation`.

@@ -330,7 +330,10 @@ impl RequestBuilder {
             fields.extend([("grammar", grammar.into()), ("grammar_type", kind.into())]);
         }
         if !self.tools.is_empty() {
-            fields.push(("tool_schemas", self.tools.iter().map(|tool| json!(tool).to_string()).collect::<Vec<_>>().into()));
+            fields.push((
+                "tool_schemas",
+                self.tools.iter().map(|tool| json!(tool).to_string()).collect::<Vec<_>>().into(),
+            ));
         }
         match self.tool_choice {
             ToolChoice::Auto => {}

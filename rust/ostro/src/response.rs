@@ -1,4 +1,4 @@
-//! What the model answers, in mistral.rs's classes and `OpenAI`'s spelling: `serde` makes the wire's JSON of them.
+//! What the model answers, in mistral.rs's classes and OpenAI's spelling: `serde` makes the wire's JSON of them.
 
 use serde::{Deserialize, Serialize};
 

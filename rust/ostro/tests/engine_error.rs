@@ -17,11 +17,11 @@ fn ask() -> RequestBuilder {
 async fn faults_of_the_engine() {
     let model = MultimodalModelBuilder::new("ostro-demo-vision").build().await.unwrap();
     let sound = model.send_chat_request(ask()).await.unwrap();
-    run(c"import ostro.models.gemma3 as module
-module.sound = module.Gemma3.forward
-def broken(self, batch, stores, ops):
+    run(c"import ostro.engine.sampler as module
+module.sound = module.Sampler.sample
+def broken(self, logits, states):
     raise RuntimeError('a broken wire')
-module.Gemma3.forward = broken");
+module.Sampler.sample = broken");
 
     let error = model.send_chat_request(ask()).await.unwrap_err();
     assert!(matches!(&error, Error::Inference(failure) if failure.exception == "EngineError"), "{error:?}");
@@ -34,7 +34,7 @@ module.Gemma3.forward = broken");
     assert!(error.to_string().contains("RuntimeError: a broken wire"), "{error}");
     assert!(stream.next().await.is_none());
 
-    run(c"import ostro.models.gemma3 as module
-module.Gemma3.forward = module.sound");
+    run(c"import ostro.engine.sampler as module
+module.Sampler.sample = module.sound");
     assert_eq!(model.send_chat_request(ask()).await.unwrap().choices, sound.choices);
 }

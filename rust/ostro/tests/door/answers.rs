@@ -179,7 +179,8 @@ fn a_program_without_a_runtime_waits_instead() {
 
 #[tokio::test]
 async fn responses_are_the_json_of_the_wire() {
-    let response = demo().send_chat_request(TextMessages::new().add_message(TextMessageRole::User, "Hi")).await.unwrap();
+    let response =
+        demo().send_chat_request(TextMessages::new().add_message(TextMessageRole::User, "Hi")).await.unwrap();
     let json = serde_json::to_value(&response).unwrap();
     assert_eq!(json["object"], json!("chat.completion"));
     assert_eq!(json["choices"][0]["message"]["role"], json!("assistant"));

@@ -2,9 +2,9 @@
 
 use image::DynamicImage;
 use ostro::{
-    Constraint, Error, Function, GgufModelBuilder, IsqType, ModelDType, MultimodalMessages,
-    MultimodalModelBuilder, RequestBuilder, StopTokens, TextMessageRole, TextMessages, TextModelBuilder, TokenSource,
-    Tool, ToolChoice, ToolType, VisionMessages,
+    Constraint, Error, Function, GgufModelBuilder, IsqType, ModelDType, MultimodalMessages, MultimodalModelBuilder,
+    RequestBuilder, StopTokens, TextMessageRole, TextMessages, TextModelBuilder, TokenSource, Tool, ToolChoice,
+    ToolType, VisionMessages,
 };
 use serde_json::json;
 
@@ -111,7 +111,8 @@ async fn bad_images() {
     let error = show(DynamicImage::new_luma8(60_000, 3_000)).await;
     refused(&error, "ImageTooLarge", 413, "image_too_large", "the image is 60000 x 3000 pixels");
 
-    let error = VisionMessages::new().add_image_message(TextMessageRole::User, "What?", picture(), &real()).unwrap_err();
+    let error =
+        VisionMessages::new().add_image_message(TextMessageRole::User, "What?", picture(), &real()).unwrap_err();
     refused(&error, "UnsupportedField", 422, "unsupported_field", "reads text only");
     let messages = MultimodalMessages::new().add_image_message(TextMessageRole::User, "What?", picture());
     let error = real().send_chat_request(messages).await.unwrap_err();

@@ -113,7 +113,8 @@ async fn a_dropped_model_answers_its_streams_to_the_end() {
     let request = RequestBuilder::new().add_image_message(TextMessageRole::User, "What is this?", picture());
     let stream = model.stream_chat_request(request).await.unwrap();
     drop(model);
-    let last = StreamExt::map(stream, |piece| piece.into_chunk().unwrap()).fold(None, async |_, chunk| Some(chunk)).await;
+    let last =
+        StreamExt::map(stream, |piece| piece.into_chunk().unwrap()).fold(None, async |_, chunk| Some(chunk)).await;
     assert_eq!(last.unwrap().choices[0].finish_reason.as_deref(), Some("stop"));
 }
 
