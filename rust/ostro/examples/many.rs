@@ -3,6 +3,8 @@
 //! ```console
 //! $ cargo run --release --example many -- model.gguf 32 64
 //! ```
+//!
+//! With 0 requests only streams are measured: on one thread, in processor time, which other programs disturb least.
 
 use std::time::{Duration, Instant};
 
@@ -16,13 +18,24 @@ async fn main() -> Result<()> {
     let model_id = arguments.next().context("which model? a folder, a hub id or a .gguf file")?;
     let requests: usize = arguments.next().map_or(Ok(32), |number| number.parse())?;
     let tokens: usize = arguments.next().map_or(Ok(64), |number| number.parse())?;
-    let model = TextModelBuilder::new(model_id).with_max_model_len(4096).with_max_num_seqs(requests).build().await?;
-    answer(&model, 0, 8).await?; // what is only done once
+    let builder = TextModelBuilder::new(model_id).with_max_model_len(4096);
+    if requests == 0 {
+        let model = builder.with_threads(1).build().await?;
+        streamed(&model, tokens).await?; // what is only done once
+        println!("a stream {:.4} ms per token", streamed(&model, tokens).await?);
+        return Ok(());
+    }
+    let model = builder.with_max_num_seqs(requests).build().await?;
+    answer(&model, 0, 8).await?;
+    batched(&model, requests, tokens).await
+}
 
+/// All answers one after the other, then all at the same time.
+async fn batched(model: &Model, requests: usize, tokens: usize) -> Result<()> {
     let started = Instant::now();
     let mut one_by_one = Vec::new();
     for number in 0..requests {
-        one_by_one.push(answer(&model, number, tokens).await?);
+        one_by_one.push(answer(model, number, tokens).await?);
     }
     let sequential = started.elapsed();
 
@@ -40,12 +53,6 @@ async fn main() -> Result<()> {
     println!("one by one {:8.2} s {:7.1} tokens/s", sequential.as_secs_f64(), rate(sequential));
     println!("together   {:8.2} s {:7.1} tokens/s", concurrent.as_secs_f64(), rate(concurrent));
     println!("ratio      {:8.1} %", 100.0 * concurrent.as_secs_f64() / sequential.as_secs_f64());
-
-    let mut best = f64::INFINITY;
-    for _ in 0..5 {
-        best = best.min(streamed(&model, 256).await?);
-    }
-    println!("a stream   {best:8.4} ms per token, the best of 5 runs of 256 tokens");
     Ok(())
 }
 
@@ -60,13 +67,24 @@ async fn answer(model: &Model, number: usize, tokens: usize) -> ostro::Result<Op
     Ok(response.choices.into_iter().next().and_then(|choice| choice.message.content))
 }
 
-/// Milliseconds per token from the first chunk to the last, as a reader sees them.
+/// Milliseconds of processor time per token of ten streams, one after the other.
 async fn streamed(model: &Model, tokens: usize) -> Result<f64> {
-    let mut stream = model.stream_chat_request(request("Once upon a time", tokens)).await?;
-    stream.next().await.context("no chunk")?.into_chunk()?;
-    let first = Instant::now();
-    while let Some(response) = stream.next().await {
-        response.into_chunk()?;
+    let started = processor_seconds()?;
+    for _ in 0..10 {
+        let mut stream = model.stream_chat_request(request("Once upon a time", tokens)).await?;
+        while let Some(response) = stream.next().await {
+            response.into_chunk()?;
+        }
     }
-    Ok(first.elapsed().as_secs_f64() * 1000.0 / (tokens - 1) as f64)
+    Ok((processor_seconds()? - started) * 1000.0 / (10 * tokens) as f64)
+}
+
+/// Of all threads of this process; Linux only.
+fn processor_seconds() -> Result<f64> {
+    let mut nanoseconds = 0.0;
+    for thread in std::fs::read_dir("/proc/self/task")? {
+        let schedule = std::fs::read_to_string(thread?.path().join("schedstat"))?;
+        nanoseconds += schedule.split(' ').next().context("no time")?.parse::<f64>()?;
+    }
+    Ok(nanoseconds / 1e9)
 }
