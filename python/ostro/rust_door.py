@@ -12,8 +12,10 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Protocol
 
+from ostro.errors import EngineError
 from ostro.requests import ChatCompletionRequest
 from ostro.runner import Runner
+from ostro.types import Sampling
 from ostro.which import Which
 
 if TYPE_CHECKING:
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
 
     from PIL.Image import Image
 
-    from ostro.answers import ChatAnswer
+    from ostro.answers import ChatAnswer, Ticket
     from ostro.host import ModelHost
     from ostro.types import Event
 
@@ -48,6 +50,9 @@ class Sink(Protocol):
 
     def answer(self, json: str) -> None:
         """The ChatCompletionResponse; the last call."""
+
+    def logits(self, row: bytes, token_ids: list[int]) -> None:
+        """Logits [V] after a prompt, float32, and the prompt's ids; the last call."""
 
     def failed(self, error: BaseException) -> None:
         """Nothing more will come."""
@@ -78,23 +83,28 @@ def log_to_stderr() -> None:
 
 
 class Conversation:
-    """A chat request on its way. stream: whether the sink gets pieces or the whole answer."""
+    """A chat request on its way. wanted: of the answer, "pieces" or "whole", or else "logits"."""
 
-    def __init__(self, host: ModelHost, sink: Sink, fields: dict[str, Any], *, stream: bool) -> None:
+    def __init__(self, host: ModelHost, sink: Sink, fields: dict[str, Any], wanted: str) -> None:
         self._host = host
         self._sink = sink
-        self._stream = stream
+        self._stream = wanted == "pieces"
         self._opening = threading.Lock()
         self._early: list[tuple[int, Event]] = []
         self._answer: ChatAnswer | None = None
+        self._ticket: Ticket | None = None
         self._cancelled = False
-        (host.threads_for(fields.get("messages")) or workers).submit(self._start, fields)
+        (host.threads_for(fields.get("messages")) or workers).submit(
+            self._watch if wanted == "logits" else self._start, fields
+        )
 
     def cancel(self) -> None:
         """End it, also when it has not begun. Does not wait; any thread, any number of times."""
         self._cancelled = True
         if self._answer is not None:
             self._answer.cancel()
+        if self._ticket is not None:
+            self._ticket.cancel()
 
     def _start(self, fields: dict[str, Any]) -> None:
         if self._cancelled:
@@ -108,6 +118,28 @@ class Conversation:
                 self._answer = answer
             if self._cancelled:
                 answer.cancel()
+        except BaseException as error:
+            self._sink.failed(error)
+
+    def _watch(self, fields: dict[str, Any]) -> None:
+        """Have one token sampled and keep the logits that it was chosen by."""
+        if self._cancelled:
+            return
+        seen: list[bytes] = []
+        try:
+            request = ChatCompletionRequest(**fields)
+            prompt = self._host.prompts.chat(request.messages, pan_and_scan=request.pan_and_scan)
+
+            def end(event: Event) -> None:
+                if seen:
+                    self._sink.logits(seen[0], list(prompt.token_ids))
+                elif event.finish_reason is not None:
+                    self._sink.failed(event.error or EngineError("the model was closed"))
+
+            sampling = Sampling(temperature=0.0, max_tokens=1, watch=lambda row: seen.append(row.tobytes()))
+            self._ticket = self._host.loop.submit(prompt, sampling, end)
+            if self._cancelled:
+                self._ticket.cancel()
         except BaseException as error:
             self._sink.failed(error)
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     import numpy as np
     from numpy.typing import NDArray
@@ -84,6 +84,8 @@ class Sampling:
     1 is off. seed: None draws one. logprobs: None for none, else how many alternatives to report with each
     token (0..20).
     max_tokens: None means up to the context's end. stop: texts that end the answer and are not part of it.
+    watch: is called in the engine's thread with the logits [V] of each sampled row, as the model made them;
+    they are overwritten afterwards.
     """
 
     temperature: float = 1.0
@@ -100,6 +102,7 @@ class Sampling:
     max_tokens: int | None = None
     stop: tuple[str, ...] = ()
     ignore_eos: bool = False
+    watch: Callable[[NDArray[np.float32]], None] | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -91,7 +91,9 @@ class SamplerState:
         return not self.greedy and vocab > _HEAD and (top_k is None or top_k >= vocab)
 
     def adjust(self, row: Logits) -> None:
-        """Apply penalties and logit_bias to the logits [V] in place."""
+        """Show the logits [V] to who watches, then apply penalties and logit_bias in place."""
+        if self.sampling.watch is not None:
+            self.sampling.watch(row)
         for penalty in self.penalties:
             penalty.apply(row)
         if len(self._bias_ids):

@@ -173,6 +173,11 @@ macro_rules! builder {
                 self.which("calibration_file", path)
             }
 
+            /// Where to write the quantized model, `FOLDER/NAME.uqff`.
+            pub fn write_uqff(self, path: PathBuf) -> Self {
+                self.which("write_uqff", path)
+            }
+
             /// Log to stderr what happens from the level INFO on.
             pub fn with_logging(mut self) -> Self {
                 self.0.logging = true;
@@ -312,6 +317,11 @@ macro_rules! seeing_builder {
                     self.which("arch", "gemma3")
                 }
 
+                /// UQFF files in the folder or repository, one of a model's or all.
+                pub fn from_uqff(self, files: Vec<PathBuf>) -> Self {
+                    self.which("from_uqff", files)
+                }
+
                 /// Accepted, without effect for Gemma 3's fixed image size.
                 pub fn with_max_edge(self, max_edge: u32) -> Self {
                     self.which("max_edge", i64::from(max_edge))
@@ -369,6 +379,11 @@ builder! {
         /// model: a folder, a hub id or the path of a GGUF file.
         pub fn new(model: impl ToString) -> Self {
             Self(Settings::new("plain", vec![("model_id", model.to_string().into())]))
+        }
+
+        /// UQFF files in the folder or repository, one of a model's or all.
+        pub fn from_uqff(self, files: Vec<PathBuf>) -> Self {
+            self.which("from_uqff", files)
         }
     }
 }

@@ -22,8 +22,28 @@ pub(crate) enum News {
     Chunk(String),
     /// The whole answer, in JSON; the last news.
     Answer(String),
+    /// Logits after the prompt, and the prompt's ids; the last news.
+    Logits(Vec<f32>, Vec<u32>),
     /// The last news, too.
     Failed(Error),
+}
+
+/// What a request is to bring; the name that the package has for it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Wanted {
+    Pieces,
+    Whole,
+    Logits,
+}
+
+impl Wanted {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Pieces => "pieces",
+            Self::Whole => "whole",
+            Self::Logits => "logits",
+        }
+    }
 }
 
 /// The engine's end, which Python calls.
@@ -55,6 +75,11 @@ impl Sink {
         self.send(News::Answer(json));
     }
 
+    fn logits(&self, row: &[u8], token_ids: Vec<u32>) {
+        let (numbers, _) = row.as_chunks();
+        self.send(News::Logits(numbers.iter().map(|bytes| f32::from_ne_bytes(*bytes)).collect(), token_ids));
+    }
+
     fn failed(&self, error: &Bound<'_, PyAny>) {
         let py = error.py();
         self.send(News::Failed(Error::of(&PyErr::from_value(error.clone()), py, false)));
@@ -74,7 +99,7 @@ pub(crate) struct Conversation {
 
 impl Conversation {
     /// Submit a request. Returns at once; whether it is accepted is the first news.
-    pub(crate) fn submit(model: &Arc<Loaded>, fields: Vec<(&'static str, Value)>, stream: bool) -> Self {
+    pub(crate) fn submit(model: &Arc<Loaded>, fields: Vec<(&'static str, Value)>, wanted: Wanted) -> Self {
         let (sender, news) = unbounded_channel();
         let python = Arc::new(OnceLock::new());
         let (submitted, loaded) = (Arc::clone(&python), Arc::clone(model));
@@ -84,10 +109,8 @@ impl Conversation {
             }
             let start = |py| -> PyResult<()> {
                 let sink = Py::new(py, Sink(sender.clone()))?;
-                let options = dict(py, &[("stream", stream.into())])?;
-                let arguments = (loaded.python(py), sink, dict(py, &fields)?);
-                let module = py.import("ostro.rust_door")?;
-                let conversation = module.getattr("Conversation")?.call(arguments, Some(&options))?;
+                let arguments = (loaded.python(py), sink, dict(py, &fields)?, wanted.name());
+                let conversation = py.import("ostro.rust_door")?.getattr("Conversation")?.call1(arguments)?;
                 let _ = submitted.set(conversation.unbind());
                 Ok(())
             };
@@ -109,7 +132,7 @@ impl Conversation {
             Poll::Ready(Some(news)) => news,
             Poll::Ready(None) => News::Failed(Error::Panic("the engine dropped a request without a word".into())),
         };
-        self.ended = matches!(news, News::Answer(_) | News::Failed(_));
+        self.ended = matches!(news, News::Answer(_) | News::Logits(..) | News::Failed(_));
         Poll::Ready(Some(news))
     }
 
@@ -122,13 +145,14 @@ impl Conversation {
         self.ended = true;
     }
 
-    /// The whole answer of a request that is not streamed.
-    pub(crate) async fn answer(mut self) -> Result<String> {
+    /// The last news of a request that is not streamed.
+    pub(crate) async fn outcome(mut self) -> Result<News> {
         while let Some(news) = self.next().await {
-            match news {
-                News::Answer(json) => return Ok(json),
-                News::Failed(error) => return Err(error),
-                _ => {}
+            if let News::Failed(error) = news {
+                return Err(error);
+            }
+            if self.ended {
+                return Ok(news);
             }
         }
         Err(Error::UnexpectedResponse("no answer".into()))

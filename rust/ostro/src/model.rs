@@ -6,7 +6,7 @@ use pyo3::conversion::FromPyObjectOwned;
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 
-use crate::conversation::Conversation;
+use crate::conversation::{Conversation, News, Wanted};
 use crate::door;
 use crate::error::{Error, Result};
 use crate::isq::IsqName;
@@ -107,8 +107,11 @@ impl Model {
     /// `RequestValidation` for the request, `Inference` if the engine fails, `Cancelled` if the model is closed.
     pub async fn send_chat_request<R: RequestLike>(&self, request: R) -> Result<ChatCompletionResponse> {
         let fields = request.into().fields()?;
-        let json = Conversation::submit(&self.0, fields, false).answer().await?;
-        let response: ChatCompletionResponse = parse(&json)?;
+        let response: ChatCompletionResponse =
+            match Conversation::submit(&self.0, fields, Wanted::Whole).outcome().await? {
+                News::Answer(json) => parse(&json)?,
+                other => return Err(Error::UnexpectedResponse(format!("{other:?}"))),
+            };
         if response.choices.iter().any(|choice| choice.finish_reason == "canceled") {
             return Err(Error::Cancelled { partial_response: Some(Box::new(response)) });
         }
@@ -121,7 +124,20 @@ impl Model {
     /// `RequestValidation` for the request; what goes wrong later comes out of the stream.
     pub async fn stream_chat_request<R: RequestLike>(&self, request: R) -> Result<Stream> {
         let fields = request.into().fields()?;
-        Stream::open(Conversation::submit(&self.0, fields, true)).await
+        Stream::open(Conversation::submit(&self.0, fields, Wanted::Pieces)).await
+    }
+
+    /// What the model expects after a conversation, before anything is sampled: logits over the vocabulary, in one
+    /// chunk, and the ids of the prompt (soft tokens of images as padding). Of the request only the messages count.
+    ///
+    /// # Errors
+    /// As [`send_chat_request`](Self::send_chat_request).
+    pub async fn send_raw_chat_request<R: RequestLike>(&self, request: R) -> Result<(Vec<Vec<f32>>, Vec<u32>)> {
+        let fields = request.into().fields()?;
+        match Conversation::submit(&self.0, fields, Wanted::Logits).outcome().await? {
+            News::Logits(row, token_ids) => Ok((vec![row], token_ids)),
+            other => Err(Error::UnexpectedResponse(format!("{other:?}"))),
+        }
     }
 
     /// The answer to one user message.

@@ -92,7 +92,7 @@ impl Stream {
             News::Text(index, text) => return Response::Chunk(self.chunk(index, text)),
             News::Chunk(json) => json,
             News::Failed(error) => return Response::failed(error),
-            News::Opened { .. } | News::Answer(_) => {
+            News::Opened { .. } | News::Answer(_) | News::Logits(..) => {
                 return Response::failed(Error::UnexpectedResponse(format!("{news:?} within a stream")));
             }
         };

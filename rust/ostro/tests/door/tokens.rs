@@ -1,7 +1,7 @@
 //! Texts to ids and back.
 
 use either::Either;
-use ostro::{Error, MultimodalMessages, TextMessageRole, TextMessages};
+use ostro::{Error, MultimodalMessages, RequestBuilder, TextMessageRole, TextMessages};
 
 use crate::models::{demo, gguf, picture, python, real};
 
@@ -40,6 +40,26 @@ async fn an_image_is_a_run_of_soft_tokens() {
     let two = model.tokenize(ask(vec![picture(), picture()]), None, true, true, None).await.unwrap();
     let longest_run = one.chunk_by(|a, b| a == b).map(<[u32]>::len).max().unwrap();
     assert!(longest_run >= 4 && two.len() >= one.len() + longest_run, "{longest_run} {} {}", one.len(), two.len());
+}
+
+#[tokio::test]
+async fn raw_logits_are_those_that_the_first_token_is_chosen_by() {
+    let model = real();
+    let request = || RequestBuilder::new().add_message(TextMessageRole::User, "The capital of France is");
+    let (chunks, ids) = model.send_raw_chat_request(request()).await.unwrap();
+    let ask = Either::Left(TextMessages::new().add_message(TextMessageRole::User, "The capital of France is"));
+    assert_eq!(ids, model.tokenize(ask, None, true, true, None).await.unwrap());
+    assert_eq!(chunks.len(), 1);
+    let row = &chunks[0];
+    assert_eq!(row.len(), 262_144);
+
+    let wanted = request().set_sampler_max_len(1).return_logprobs(true).set_sampler_ignore_eos(true);
+    let response = model.send_chat_request(wanted).await.unwrap();
+    let first = response.choices[0].logprobs.as_ref().unwrap().content.as_ref().unwrap()[0].clone();
+    let (best, largest) = row.iter().copied().enumerate().max_by(|a, b| a.1.total_cmp(&b.1)).unwrap();
+    let sum: f64 = row.iter().map(|logit| f64::from(logit - largest).exp()).sum();
+    assert!((f64::from(first.logprob) + sum.ln()).abs() < 1e-4, "{first:?} {sum}");
+    assert_eq!(model.detokenize(vec![u32::try_from(best).unwrap()], false).await.unwrap(), first.token);
 }
 
 #[tokio::test]
