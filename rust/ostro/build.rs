@@ -10,15 +10,18 @@ fn main() {
         println!("cargo:rustc-env=OSTRO_BUILD_PYTHON={python}");
     }
     let Some(directory) = config.lib_dir() else { return };
+    let system = std::env::var("CARGO_CFG_TARGET_OS").unwrap_or_default();
     if !config.shared() {
-        // The modules of a static interpreter look for its symbols in the program.
-        println!("cargo:rustc-link-arg=-Wl,-export-dynamic");
+        if system == "linux" {
+            // The modules of a static interpreter look for its symbols in the program.
+            println!("cargo:rustc-link-arg=-Wl,-export-dynamic");
+        }
         return;
     }
     if !Path::new(directory).exists() {
         println!("cargo:warning=there is no {directory}, where libpython should be: set PYO3_PYTHON");
     }
-    if std::env::var("CARGO_CFG_UNIX").is_ok() {
+    if system != "windows" {
         println!("cargo:rustc-link-arg=-Wl,-rpath,{directory}");
     }
 }

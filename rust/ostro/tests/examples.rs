@@ -81,7 +81,6 @@ fn is_the_page_s_answer(stdout: &str, stderr: &str) {
 }
 
 #[test]
-#[ignore = "quantizes to Q4K, for which there is no quantizer yet"]
 fn the_page_s_program_to_the_letter() {
     let place = folder("page");
     let model = place.join("google/gemma-3-12b-it");
