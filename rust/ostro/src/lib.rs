@@ -5,6 +5,7 @@ pub mod blocking;
 pub mod error;
 
 mod builders;
+mod choices;
 mod conversation;
 mod door;
 mod images;
@@ -16,21 +17,21 @@ mod request;
 mod response;
 mod sampling;
 mod stream;
+mod tools;
 mod value;
 
-pub use builders::{
-    GgufModelBuilder, ModelDType, MultimodalLoaderType, MultimodalModelBuilder, TextModelBuilder, TokenSource,
-    Topology, VisionLoaderType, VisionModelBuilder,
-};
+pub use builders::{GgufModelBuilder, MultimodalModelBuilder, TextModelBuilder, VisionModelBuilder};
+pub use choices::{ModelDType, MultimodalLoaderType, TokenSource, Topology, VisionLoaderType};
 pub use error::{Error, Failure, Result};
 pub use images::Images;
 pub use isq::{IsqBits, IsqName, IsqType};
 pub use messages::{MultimodalMessages, TextMessageRole, TextMessages, TokenizeInput, VisionMessages};
 pub use model::{EngineStats, Model};
-pub use request::{Constraint, Function, RequestBuilder, RequestLike, Tool, ToolChoice, ToolType};
+pub use request::{RequestBuilder, RequestLike};
 pub use response::{
     CalledFunction, ChatCompletionChunkResponse, ChatCompletionResponse, Choice, ChunkChoice, Delta, Logprobs,
     ResponseLogprob, ResponseMessage, ToolCallResponse, ToolCallType, TopLogprob, Usage,
 };
 pub use sampling::{DrySamplingParams, SamplingParams, StopTokens};
 pub use stream::{Response, Stream};
+pub use tools::{Constraint, Function, Tool, ToolChoice, ToolType};

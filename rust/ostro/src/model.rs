@@ -11,9 +11,10 @@ use crate::door;
 use crate::error::{Error, Result};
 use crate::isq::IsqName;
 use crate::messages::{TextMessageRole, TextMessages, TokenizeInput};
-use crate::request::{RequestBuilder, RequestLike, Tool};
+use crate::request::{RequestBuilder, RequestLike};
 use crate::response::ChatCompletionResponse;
 use crate::stream::{Stream, parse};
+use crate::tools::Tool;
 use crate::value::{Value, dict};
 
 /// A model that answers. Clones are the same model; any number of tasks and threads may ask at the same time, and
