@@ -10,12 +10,10 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ostro.answers import ChatAnswer, CompletionAnswer
-from ostro.config import IsqConfig
-from ostro.errors import BadConfig, InvalidParameter, UnknownModel, UnsupportedField
+from ostro.errors import InvalidParameter, UnknownModel, UnsupportedField
 from ostro.isq_names import isq_name
 from ostro.requests import has_parts_beside_text
 from ostro.truncation import keep_tail
-from ostro.which import Which
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -25,7 +23,7 @@ if TYPE_CHECKING:
     from ostro.answers import Answer, Ticket
     from ostro.config import RuntimeConfig
     from ostro.engine.calibration import Calibration
-    from ostro.loading.checkpoint import Checkpoint, Progress
+    from ostro.loading.checkpoint import Progress
     from ostro.loading.config import Gemma3Config
     from ostro.models.work import Work
     from ostro.prompt.fetch import ImageAccess, ImageFetcher
@@ -34,6 +32,7 @@ if TYPE_CHECKING:
     from ostro.requests import ChatCompletionRequest, CompletionRequest, Messages
     from ostro.streams import Deliver
     from ostro.types import CalibrationStatus, Event, GenerationDefaults, Prompt, Sampling
+    from ostro.which import Which
 
     Requantize = Callable[[str | None, Columns | None, Progress | None], Work]
 
@@ -138,100 +137,21 @@ class ModelHost:
         token_source: where a hub token comes from, `literal:<v> | env:<v> | path:<v> | cache | none`.
         Errors: ModelError for the files; InvalidParameter or UnsupportedField for the arguments.
         """
-        source = (Which.demo() if which is None else Which.of(which)).source()
-        isq = IsqConfig(
-            name=None if in_situ_quant is None else isq_name(in_situ_quant),
-            topology=source.topology,
-            vision=isq_vision,
-            imatrix=source.imatrix,
-            calibration=source.calibration_file,
-            cache=isq_cache,
-        )
-        # Imported here: `import ostro` stays quick, and the kernels load only when a model does.
-        from ostro.engine.calibration import Calibration
-        from ostro.engine.engine import Engine
-        from ostro.engine.loop import EngineLoop
-        from ostro.loading.heap import trim_heap
-        from ostro.loading.open import open_checkpoint
-        from ostro.models.work import Work
-        from ostro.prompt.build import PromptBuilder
-        from ostro.prompt.tokenizer import load_tokenizer
-        from ostro.source_model import SourceModel
+        from ostro.host_loading import load_host
 
-        checkpoint = open_checkpoint(
-            source.model,
-            gguf_file=source.gguf_file,
-            uqff_files=source.uqff_files,
-            mmproj_file=source.mmproj_file,
-            tokenizer_json=source.tokenizer_json,
-            tok_model_id=source.tok_model_id,
-            revision=source.revision,
-            token_source=token_source,
-            cache_dir=source.cache_dir,
-            progress=progress,
-        )
-        if checkpoint.tokenizer is None:
-            raise BadConfig(
-                f"{checkpoint.name} has no tokenizer: put tokenizer.json beside it, "
-                "or name one with tokenizer_json"
-            )
-        config = checkpoint.config
-        source_model = SourceModel(checkpoint, isq, runtime)
-        ops = source_model.ops
-        tokenizer = load_tokenizer(checkpoint.tokenizer)
-        fetcher = None if config.vision is None else _image_fetcher(images)
-        stop_ids = _stop_ids(checkpoint, tokenizer)
-        model = source_model.load(progress, write_uqff=source.write_uqff)
-        engine = Engine(
-            model,
-            ops,
-            tokenizer,
+        return load_host(
+            cls,
+            which,
             runtime,
-            stop_ids=stop_ids,
-            banned_ids=_banned_ids(tokenizer, config.vocab_size, stop_ids),
-            context_length=config.context_length,
+            in_situ_quant=in_situ_quant,
+            isq_vision=isq_vision,
+            isq_cache=isq_cache,
+            chat_template=chat_template,
+            token_source=token_source,
+            progress=progress,
+            images=images,
+            pan_and_scan=pan_and_scan,
         )
-        loop = EngineLoop(engine)
-        calibration = Calibration(loop, model, ops)
-
-        def requantize(name: str | None, importance: Columns | None, progress: Progress | None) -> Work:
-            model = source_model.quantized(name, importance=importance, progress=progress)
-
-            def replace() -> None:
-                engine.replace_model(model)
-                calibration.follow(model)
-
-            loop.run_between_steps(replace).result()
-            return Work.of(model, ops)
-
-        host = cls(
-            name=checkpoint.name,
-            config=config,
-            tokenizer=tokenizer,
-            prompts=PromptBuilder(
-                tokenizer,
-                chat_template=chat_template or checkpoint.chat_template,
-                bos_id=config.bos_token_id,
-                pad_id=config.pad_token_id,
-                vocab_size=config.vocab_size,
-                vision=config.vision,
-                fetcher=fetcher,
-                pan_and_scan=checkpoint.pan_and_scan
-                if pan_and_scan is None
-                else dataclasses.replace(checkpoint.pan_and_scan, enabled=pan_and_scan),
-            ),
-            defaults=checkpoint.generation,
-            context_length=engine.stats().longest,
-            loop=loop,
-            hardware=ops.describe(),
-            work=Work.of(model, ops),
-            fetcher=fetcher,
-            requantize=requantize,
-            in_situ=isq.wanted,
-            calibration=calibration,
-        )
-        trim_heap()
-        return host
 
     def start_chat(self, request: ChatCompletionRequest, deliver: Deliver) -> ChatAnswer:
         """Submit a conversation; `deliver` gets the events that the answer is to be fed with.
@@ -419,25 +339,6 @@ class ModelHost:
         except BaseException:
             answer.cancel()
             raise
-
-
-def _stop_ids(checkpoint: Checkpoint, tokenizer: Tokenizer) -> tuple[int, ...]:
-    """Ids that end an answer: whatever any of the files says, and the end of a turn."""
-    by_text = (tokenizer.id_of(text) for text in ("<eos>", "<end_of_turn>"))
-    said = (*checkpoint.config.eos_token_ids, *checkpoint.generation.eos_token_ids, *by_text)
-    return tuple(sorted({token_id for token_id in said if token_id is not None}))
-
-
-def _banned_ids(tokenizer: Tokenizer, rows: int, stop_ids: Sequence[int]) -> list[int]:
-    """Ids that must never be generated: other control tokens and rows of the table beyond the vocabulary."""
-    beyond = range(tokenizer.vocab_size, rows)
-    return sorted({*tokenizer.control.ids.values(), *beyond}.difference(stop_ids))
-
-
-def _image_fetcher(images: ImageAccess | None) -> ImageFetcher:
-    from ostro.prompt.fetch import IN_PROCESS, ImageFetcher
-
-    return ImageFetcher(IN_PROCESS if images is None else images)
 
 
 def _end(loop: SequenceLoop, fetcher: ImageFetcher | None, image_threads: ThreadPoolExecutor) -> None:
