@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 from benches.compare import peers, random_checkpoint
+from benches.compare.models import into_page_cache
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -73,7 +74,7 @@ def compare(
     """All samples, their medians and the ratio of times."""
     folder = checkpoint(cache)
     for file in sorted(folder.glob("*.safetensors")):
-        _into_page_cache(file)
+        into_page_cache(file)
     samples: dict[str, list[dict[str, float]]] = {name: [] for name in engines if name in ENGINES}
     errors: dict[str, str] = {}
     for _ in range(rounds):
@@ -103,10 +104,3 @@ def compare(
         ratio = result["ratio"] = times["mistral.rs"] / times["ostro"]
         print(f"ostro is ready {ratio:.1f} times sooner", flush=True)
     return result
-
-
-def _into_page_cache(path: Path) -> None:
-    buffer = bytearray(16 << 20)
-    with path.open("rb", buffering=0) as file:
-        while file.readinto(buffer):
-            pass

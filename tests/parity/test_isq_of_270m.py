@@ -2,34 +2,23 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 
-import numpy as np
 import pytest
+from benches.isq_quality import dequantized
 
 from ostro.config import IsqConfig
 from ostro.evaluation import Model
 from ostro.loading.open import open_checkpoint
-from ostro.ops.cpu import CpuOps, float32
-from ostro.ops.tensor import FORMATS, Tensor
+from ostro.ops.cpu import CpuOps
 from ostro.quant.in_situ import quantize_in_situ
 
 TEXT = (Path(__file__).parents[1] / "unit" / "quant" / "data" / "varied.txt").read_text("utf-8")[:1500]
 
 
-def dense(tensor: Tensor) -> Tensor:
-    if len(tensor.shape) != 2:
-        return tensor
-    data = float32(tensor).reshape(-1).view(np.uint8)
-    data.flags.writeable = False
-    return dataclasses.replace(tensor, format=FORMATS["F32"], data=data)
-
-
 def test_perplexity_falls_with_the_number_of_bits(real_file: Path) -> None:
     opened = open_checkpoint(real_file)
-    tensors = {name: dense(tensor) for name, tensor in opened.tensors.items()}
-    source, ops = dataclasses.replace(opened, tensors=tensors), CpuOps()
+    source, ops = dequantized(opened), CpuOps()
     exact = Model(opened, ops).perplexity(TEXT)
     found = {
         name: Model(quantize_in_situ(source, IsqConfig(name=name), ops), ops).perplexity(TEXT) / exact

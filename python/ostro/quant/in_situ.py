@@ -31,8 +31,8 @@ def quantize_in_situ(
 ) -> Checkpoint:
     """The model as `isq` asks for it; `source` itself if that is how it is stored.
 
-    importance: goes before what `isq` names.
-    Errors: BadConfig and ModelNotFound for the files that `isq` names, BadTensor for weights that no format
+    importance: canonical name -> float32 [cols]; what `isq` says of it is for `importance_of` to read.
+    Errors: BadConfig and ModelNotFound for the topology file, BadTensor for weights that no format
     can hold.
     """
     topology = None if isq.topology is None else read_topology(isq.topology)
