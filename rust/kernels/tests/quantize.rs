@@ -1,5 +1,6 @@
 //! Quantizers: equal bytes on every instruction set, errors near those of a naive search, values at the ends of f32.
 
+use half::f16;
 use ostro_kernels::formats::{Format, Weights};
 use ostro_kernels::isa::Isa;
 use ostro_kernels::quantize::{QuantizeError, quantize_rows};
@@ -92,8 +93,11 @@ proptest! {
                 squared_error(&values[part.clone()], &found[part.clone()]),
                 squared_error(&values[part.clone()], &naive[part]),
             );
-            prop_assert!(have <= 1.01 * limit, "{format:?} block {block}: {have:e}, naive {limit:e}");
+            // No search of few candidates wins every block.
+            prop_assert!(have <= 1.1 * limit, "{format:?} block {block}: {have:e}, naive {limit:e}");
         }
+        let (have, limit) = (squared_error(&values, &found), squared_error(&values, &naive));
+        prop_assert!(have <= limit, "{format:?}: {have:e}, naive {limit:e}");
     }
 
     #[test]
@@ -116,7 +120,8 @@ proptest! {
     }
 }
 
-/// Nearest codes for scales (and minima) from the ends of each sub-block: the textbook quantiser.
+/// Nearest codes for scales (and minima) from the ends of each sub-block: the textbook quantiser. Scales are stored as
+/// float16, which alone costs Q8_0 (127 steps of the scale) up to a few percent of its error.
 fn naive(format: Format, values: &[f32]) -> Vec<f32> {
     let (levels, sub_block) = match format {
         Format::Q4_0 | Format::Q4_1 | Format::Q4_K => (16.0, 32),
@@ -151,9 +156,10 @@ fn naive(format: Format, values: &[f32]) -> Vec<f32> {
         let (largest, lowest) =
             ends.iter().fold((0.0_f32, 0.0_f32), |(scale, low), end| (scale.max(end.0), low.min(end.1)));
         for (part, &(scale, low)) in block.chunks_exact(sub_block).zip(&ends) {
+            let stored = |x: f32| f16::from_f32(x).to_f32();
             let round = |x: f32, unit: f32| if unit == 0.0 { 0.0 } else { (x / unit).round() * unit };
-            let scale = if multiples > 0.0 { round(scale, largest / multiples) } else { scale };
-            let low = if multiples > 0.0 { round(low, lowest / multiples) } else { low };
+            let scale = if multiples > 0.0 { round(scale, stored(largest / multiples)) } else { stored(scale) };
+            let low = if multiples > 0.0 { round(low, stored(lowest / multiples)) } else { stored(low) };
             out.extend(part.iter().map(|x| {
                 let (first, last) = if offset { (0.0, levels - 1.0) } else { (-levels / 2.0, levels / 2.0 - 1.0) };
                 let code = if scale == 0.0 { 0.0 } else { ((x - low) / scale).round().clamp(first, last) };
