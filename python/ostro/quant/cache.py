@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-QUANTIZERS = 1
+QUANTIZERS = 2
 """Raised when the same input no longer gives the same blocks."""
 _SOURCES = "sources.json"
 _BLOB = re.compile(r"[0-9a-f]{64}", re.ASCII)

@@ -57,11 +57,13 @@ def quantized_tensors(
     # In the order of the files they are read from end to end.
     order = sorted(sources, key=lambda name: sources[name].data.__array_interface__["data"][0])
     total, done = sum(tensor.data.nbytes for tensor in sources.values()), 0
+    # Of new memory for every copy the system would clear each page.
+    room = np.empty(max((_copied(name, tensor) for name, tensor in sources.items()), default=0), np.uint8)
     for number, name in enumerate(order):
         source = sources[name]
         if number + 1 < len(order):
             will_need(sources[order[number + 1]].data)
-        tensor = _prepared(name, source)
+        tensor = _prepared(name, source, room)
 
         def consumed(
             start: int, stop: int, data: NDArray[np.uint8] = source.data, before: int = done
@@ -83,9 +85,16 @@ def _all(checkpoint: Checkpoint) -> dict[str, Tensor]:
     return {**checkpoint.tensors, **checkpoint.vision_tensors}
 
 
-def _prepared(name: str, tensor: Tensor) -> Tensor:
-    """The matrix that is multiplied: turned around or filled up with zeros if need be."""
-    return tensor.transposed() if name == PROJECTION else _padded(tensor, *quantized_shape(name, tensor))
+def _prepared(name: str, tensor: Tensor, room: NDArray[np.uint8] | None = None) -> Tensor:
+    """The matrix that is multiplied: turned around or filled up with zeros if need be (in `room`)."""
+    return tensor.transposed() if name == PROJECTION else _padded(tensor, *quantized_shape(name, tensor), room)
+
+
+def _copied(name: str, tensor: Tensor) -> int:
+    """Bytes of the copy that is filled up."""
+    rows, cols = quantized_shape(name, tensor)
+    filled = name != PROJECTION and (rows, cols) != tensor.as_matrix().shape
+    return rows * cols * tensor.format.bytes if filled else 0
 
 
 def quantized_shape(name: str, tensor: Tensor) -> tuple[int, int]:
@@ -125,14 +134,21 @@ def _multiple(width: int) -> int:
     return math.ceil(width / PADDED) * PADDED
 
 
-def _padded(tensor: Tensor, rows: int, cols: int) -> Tensor:
-    """A copy of a dense matrix with zeros below and to the right; itself if it is that large already."""
+def _padded(tensor: Tensor, rows: int, cols: int, room: NDArray[np.uint8] | None = None) -> Tensor:
+    """A copy of a dense matrix with zeros below and to the right; itself if it is that large already.
+
+    room: where the copy goes (its first bytes); None: new memory.
+    """
     tensor = tensor.as_matrix()
     if (rows, cols) == tensor.shape:
         return tensor
     size = tensor.format.bytes
-    data = np.zeros((rows, cols * size), np.uint8)
-    data[: tensor.shape[0], : tensor.shape[1] * size] = tensor.data.reshape(tensor.shape[0], -1)
+    have, width = tensor.shape[0], tensor.shape[1] * size
+    room = np.empty(rows * cols * size, np.uint8) if room is None else room[: rows * cols * size]
+    data = room.reshape(rows, cols * size)
+    data[:have, :width] = tensor.data.reshape(have, -1)
+    data[have:] = 0
+    data[:, width:] = 0
     data.flags.writeable = False
     return dataclasses.replace(tensor, shape=(rows, cols), data=data.reshape(-1))
 

@@ -9,6 +9,7 @@ pub mod isa;
 pub mod kv;
 pub mod matmul;
 pub mod norm;
+mod pages;
 pub mod quantize;
 pub mod regions;
 pub mod roofline;

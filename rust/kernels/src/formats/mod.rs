@@ -12,7 +12,9 @@ mod fp8;
 mod kquants;
 mod legacy;
 
-use half::{bf16, f16};
+use std::ops::Range;
+
+use half::f16;
 
 pub use format::{Format, ShapeError};
 pub(crate) use fp8::{e4m3, e4m3_bits};
@@ -132,6 +134,11 @@ impl<'a> Weights<'a> {
         &self.data[row * self.row_bytes..][..self.row_bytes]
     }
 
+    /// The bytes of rows that lie one after the other.
+    pub(crate) fn rows_bytes(&self, rows: Range<usize>) -> &'a [u8] {
+        &self.data[rows.start * self.row_bytes..rows.end * self.row_bytes]
+    }
+
     /// Row `row` as f32, bit for bit as in ggml's reference.
     ///
     /// # Panics
@@ -165,7 +172,8 @@ fn dense(format: Format, bytes: &[u8], out: &mut [f32]) {
     }
     match format {
         Format::F16 => each(bytes, out, |b| f16::from_le_bytes(b).to_f32()),
-        Format::BF16 => each(bytes, out, |b| bf16::from_le_bytes(b).to_f32()),
+        // Not by `to_f32`, which looks at every number whether it is one.
+        Format::BF16 => each(bytes, out, |b| f32::from_bits(u32::from(u16::from_le_bytes(b)) << 16)),
         Format::FP8 => fp8::values(bytes, out),
         _ => each(bytes, out, f32::from_le_bytes),
     }

@@ -16,6 +16,7 @@ use std::collections::TryReserveError;
 use half::f16;
 use thiserror::Error;
 
+use crate::pages::advise_huge;
 use crate::simd::LANES;
 
 pub(crate) use view::{Element, PageView, Panels, Scales};
@@ -32,8 +33,6 @@ pub(crate) const PANEL: usize = LANES;
 pub(crate) const BLOCK: usize = 2 * PANEL;
 
 const CACHE_LINE: usize = 64;
-
-const HUGE_PAGE: usize = 2 << 20;
 
 /// The number format of a store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -218,7 +217,8 @@ impl KvStore {
         if start.is_null() {
             return Err(error);
         }
-        advise_huge(start, layout.size());
+        // SAFETY: the slab that was just allocated.
+        unsafe { advise_huge(start, layout.size()) };
         self.slabs.push(Slab { start, layout });
         let first = start.wrapping_add(start.align_offset(CACHE_LINE));
         self.pages.extend((0..missing).map(|page| first.wrapping_add(page * self.page_nbytes)));
@@ -243,21 +243,6 @@ impl KvStore {
         assert!(layer < self.layers && head < self.kv_heads, "layer {layer}, head {head} of a KV store");
         self.pages[page].wrapping_add((layer * self.kv_heads + head) * self.head_nbytes())
     }
-}
-
-/// Asks for huge pages inside a slab: a step reads all of it, with fewer misses of address translation.
-fn advise_huge(start: *mut u8, size: usize) {
-    #[cfg(target_os = "linux")]
-    {
-        const SYSTEM_PAGE: usize = 4096;
-        let skipped = start.align_offset(SYSTEM_PAGE);
-        if size > HUGE_PAGE && skipped < size {
-            // SAFETY: the range lies in memory of this slab; advice changes no contents. A refusal changes nothing.
-            unsafe { libc::madvise(start.add(skipped).cast(), size - skipped, libc::MADV_HUGEPAGE) };
-        }
-    }
-    #[cfg(not(target_os = "linux"))]
-    let _ = (start, size);
 }
 
 #[cfg(test)]

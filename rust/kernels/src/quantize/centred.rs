@@ -122,13 +122,13 @@ impl<S: Simd> Group<S> {
         signed_inverse(s, s.pick(most, s.sub(s.splat(0.0), least), most, least))
     }
 
-    /// One pass for the codes of two inverse scales.
+    /// One pass for the codes of several inverse scales.
     #[inline(always)]
-    pub(super) fn centred_sums(&self, s: S, inverses: [S::V; 2], codes: Codes) -> [Sums<S::V>; 2] {
+    pub(super) fn centred_sums<const N: usize>(&self, s: S, inverses: [S::V; N], codes: Codes) -> [Sums<S::V>; N] {
         let zero = s.splat(0.0);
-        let mut sums = [Sums { l2: zero, xl: zero }; 2];
+        let mut sums = [Sums { l2: zero, xl: zero }; N];
         for (x, w) in self.pairs() {
-            for k in 0..2 {
+            for k in 0..N {
                 let l = codes.of(s, x, inverses[k]);
                 let wl = s.mul(w, l);
                 sums[k].l2 = s.mul_add(wl, l, sums[k].l2);

@@ -61,6 +61,19 @@ pub fn quantize_rows(
     importance: Option<&[f32]>,
     out: &mut [u8],
 ) -> Result<(), QuantizeError> {
+    quantize_and_fetch(isa, format, rows, cols, importance, out, &[])
+}
+
+/// As [`quantize_rows`], and has the bytes of `next` fetched into the nearest cache meanwhile.
+pub(crate) fn quantize_and_fetch(
+    isa: Isa,
+    format: Format,
+    rows: &[f32],
+    cols: usize,
+    importance: Option<&[f32]>,
+    out: &mut [u8],
+    next: &[u8],
+) -> Result<(), QuantizeError> {
     let row_bytes = format.row_bytes(cols).expect("rows of whole blocks");
     assert!(cols > 0 && rows.len().is_multiple_of(cols), "whole rows");
     assert_eq!(out.len(), rows.len() / cols * row_bytes, "the output must hold the rows");
@@ -88,7 +101,7 @@ pub fn quantize_rows(
         Format::HQQ8 => block::store::<affine::Hqq<8>>(isa, rows, cols, importance, out),
         _ => {
             let plan = Plan::of(format).ok_or(QuantizeError::Unsupported(format))?;
-            dispatch(isa, Rows { format, plan, values: rows, cols, importance, out });
+            dispatch(isa, Rows { format, plan, values: rows, cols, importance, out, next });
         }
     }
     Ok(())

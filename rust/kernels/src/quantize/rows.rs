@@ -1,11 +1,20 @@
 //! The Q and K families: whole rows, sixteen sub-blocks at a time.
 
+use std::hint::black_box;
+use std::ops::Range;
+
 use crate::formats::Format;
 use crate::simd::{Kernel, LANES, Simd};
 
 use super::group::{Group, LONGEST};
 use super::plan::{Plan, Shape};
 use super::{pack, search};
+
+/// Bytes of a cache line.
+const LINE: usize = 64;
+
+/// Bytes of a page, or of a part of one.
+const PAGE: usize = 4096;
 
 /// Rows of `cols` weights to the blocks of a format that has a plan.
 pub(super) struct Rows<'a> {
@@ -14,6 +23,8 @@ pub(super) struct Rows<'a> {
     pub values: &'a [f32],
     pub cols: usize,
     pub importance: Option<&'a [f32]>,
+    /// Bytes that are needed next: fetched little by little.
+    pub next: &'a [u8],
     pub out: &'a mut [u8],
 }
 
@@ -27,7 +38,9 @@ impl Kernel for Rows<'_> {
         let mut padded = [0.0_f32; LANES * LONGEST];
         let mut weights = [0.0_f32; LANES * LONGEST];
         let outs = self.out.chunks_mut(size / format.block() * format.block_bytes());
+        let next = self.next.len().div_ceil(self.values.len().div_ceil(size)).next_multiple_of(LINE);
         for (index, (values, out)) in self.values.chunks(size).zip(outs).enumerate() {
+            fetch(s, self.next, index * next..(index + 1) * next);
             let values = if values.len() == size {
                 values
             } else {
@@ -49,6 +62,18 @@ impl Kernel for Rows<'_> {
             };
             pack::store(s, format, &mut group, &found, out);
         }
+    }
+}
+
+/// Has bytes fetched, as far as there are that many. Of each page one byte is read: what is not mapped yet cannot be
+/// fetched in advance.
+#[inline(always)]
+fn fetch<S: Simd>(s: S, bytes: &[u8], part: Range<usize>) {
+    for at in part.step_by(LINE) {
+        if at % PAGE < LINE {
+            black_box(bytes.get(at).copied());
+        }
+        s.prefetch(bytes, at);
     }
 }
 

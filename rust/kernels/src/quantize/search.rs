@@ -1,4 +1,5 @@
-//! The search for scales and codes: as the plan says, one pass over the weights for two candidates.
+//! The search for scales and codes: as the plan says, one pass over the weights for two candidates, or four where there
+//! are registers for their sums.
 //!
 //! Each sub-block is searched alone. Where scales are multiples of one of the storage block, the largest gives that one,
 //! and the search goes on among its multiples; then it is fitted to all codes of the block, and multiples and codes once
@@ -52,11 +53,11 @@ pub(super) fn offset<S: Simd>(
             }
         }
         if own {
-            scale = Halves::round(&s.lanes(best.scale), &group.unit);
+            scale = Halves::round(s, best.scale, &group.unit);
             best.scale = s.load(&scale.value);
             // The minimum that suits the rounded scale.
             best.low = s.mul(s.sub(totals.x, s.mul(best.scale, best.sums.l)), offset::inverse(s, totals.w));
-            low = Halves::round(&s.lanes(best.low), &group.unit);
+            low = Halves::round(s, best.low, &group.unit);
             best.low = s.load(&low.value);
             break;
         }
@@ -86,10 +87,11 @@ pub(super) fn offset<S: Simd>(
             _ => break,
         }
         let (old_scale, old_low) = (scale, low);
+        let (scales, lows) = (s.load(&scales), s.load(&lows));
         if phase == 0 {
-            (scale, low) = (Halves::round_up(&scales, &group.unit), Halves::round_up(&lows, &group.unit));
+            (scale, low) = (Halves::round_up(s, scales, &group.unit), Halves::round_up(s, lows, &group.unit));
         } else {
-            (scale, low) = (Halves::round(&scales, &group.unit), Halves::round(&lows, &group.unit));
+            (scale, low) = (Halves::round(s, scales, &group.unit), Halves::round(s, lows, &group.unit));
             let new = Multiples::new(s, s.load(&scale.value), s.load(&low.value), multiples);
             let new = s.lanes(Lattice::Multiples(new).fit(s, &totals, best.sums).gain);
             let old = s.lanes(best.gain);
@@ -121,10 +123,22 @@ pub(super) fn centred<S: Simd>(
     let mut scale = Halves::ZERO;
     let mut counts = zero;
     for (phase, places) in [plan[0], plan[1], &[]].into_iter().enumerate() {
+        let (quads, pairs) = if S::MANY { places.as_chunks::<2>() } else { (&[][..], places) };
+        for &[[a, b], [c, d]] in quads {
+            let inverses = [
+                s.mul(per_extreme, s.splat(a)),
+                s.mul(per_extreme, s.splat(b)),
+                s.mul(per_extreme, s.splat(c)),
+                s.mul(per_extreme, s.splat(d)),
+            ];
+            for sums in group.centred_sums(s, inverses, codes) {
+                best.improve(s, lattice.fit(s, sums));
+            }
+        }
         let again = 1 + usize::from(own);
-        for step in 0..places.len() + again {
-            let inverses = if let Some([a, b]) = places.get(step) {
-                [s.mul(per_extreme, s.splat(*a)), s.mul(per_extreme, s.splat(*b))]
+        for step in 0..pairs.len() + again {
+            let inverses = if let Some(&[a, b]) = pairs.get(step) {
+                [s.mul(per_extreme, s.splat(a)), s.mul(per_extreme, s.splat(b))]
             } else {
                 [best.inverse(s, 1.0), best.inverse(s, NEARBY)]
             };
@@ -133,7 +147,7 @@ pub(super) fn centred<S: Simd>(
             }
         }
         if own {
-            scale = Halves::round(&s.lanes(best.scale), &group.unit);
+            scale = Halves::round(s, best.scale, &group.unit);
             best.scale = s.load(&scale.value);
             break;
         }
@@ -154,9 +168,9 @@ pub(super) fn centred<S: Simd>(
         };
         let old_scale = scale;
         if phase == 0 {
-            scale = Halves::round_up(&[scales; LANES], &group.unit);
+            scale = Halves::round_up(s, s.splat(scales), &group.unit);
         } else {
-            scale = Halves::round(&[scales; LANES], &group.unit);
+            scale = Halves::round(s, s.splat(scales), &group.unit);
             let new = Lattice::Multiples(Multiples::new(s, s.load(&scale.value), multiples));
             let new = s.lanes(new.fit(s, best.sums).gain);
             scale.keep_better(&old_scale, LANES, &s.lanes(best.gain), &new);

@@ -2,7 +2,7 @@
 
 use half::f16;
 
-use crate::simd::LANES;
+use crate::simd::{LANES, Simd};
 
 /// An f16 for each lane, and its value in the lane's unit.
 #[derive(Clone, Copy)]
@@ -15,23 +15,29 @@ impl Halves {
     pub(super) const ZERO: Self = Self { stored: [f16::ZERO; LANES], value: [0.0; LANES] };
 
     /// The nearest ones to values in units; never infinite.
-    pub(super) fn round(values: &[f32; LANES], unit: &[f32; LANES]) -> Self {
+    #[inline(always)]
+    pub(super) fn round<S: Simd>(s: S, values: S::V, unit: &[f32; LANES]) -> Self {
         let mut halves = Self::ZERO;
-        let largest = f16::MAX.to_f32();
-        for j in 0..LANES {
-            halves.stored[j] = f16::from_f32((values[j] * unit[j]).clamp(-largest, largest));
-            halves.value[j] = halves.stored[j].to_f32() / unit[j];
-        }
+        let (unit, largest) = (s.load(unit), f16::MAX.to_f32());
+        let within = s.max(s.min(s.mul(values, unit), s.splat(largest)), s.splat(-largest));
+        s.store_f16(within, &mut halves.stored);
+        halves.value = s.lanes(s.div(s.load_f16(&halves.stored), unit));
         halves
     }
 
     /// As `round`, but not much below the values in magnitude (subnormal f16 are coarse), so that the largest multiple
     /// reaches what it is meant for.
-    pub(super) fn round_up(values: &[f32; LANES], unit: &[f32; LANES]) -> Self {
-        let mut halves = Self::round(values, unit);
+    #[inline(always)]
+    pub(super) fn round_up<S: Simd>(s: S, values: S::V, unit: &[f32; LANES]) -> Self {
+        let mut halves = Self::round(s, values, unit);
+        let below = s.greater(s.mul(s.abs(values), s.splat(0.999)), s.abs(s.load(&halves.value)));
+        if below == 0 {
+            return halves;
+        }
+        let values = s.lanes(values);
         for j in 0..LANES {
             let stored = halves.stored[j];
-            if halves.value[j].abs() < 0.999 * values[j].abs() && stored.to_bits() << 1 != f16::MAX.to_bits() << 1 {
+            if below >> j & 1 == 1 && stored.to_bits() << 1 != f16::MAX.to_bits() << 1 {
                 let sign = if values[j] < 0.0 { 0x8000 } else { 0 };
                 halves.stored[j] = f16::from_bits(((stored.to_bits() & 0x7fff) + 1) | sign);
                 halves.value[j] = halves.stored[j].to_f32() / unit[j];

@@ -39,6 +39,8 @@ pub(crate) trait Simd: Copy {
     fn load_i8(self, from: &[i8]) -> Self::V;
     /// Overwrites the first sixteen elements of `to`, which has that many.
     fn store(self, v: Self::V, to: &mut [f32]);
+    /// The nearest f16 (ties to even); see `store`.
+    fn store_f16(self, v: Self::V, to: &mut [f16]);
     fn add(self, a: Self::V, b: Self::V) -> Self::V;
     fn sub(self, a: Self::V, b: Self::V) -> Self::V;
     fn mul(self, a: Self::V, b: Self::V) -> Self::V;

@@ -48,6 +48,13 @@ impl Simd for Scalar {
     }
 
     #[inline(always)]
+    fn store_f16(self, v: V, to: &mut [f16]) {
+        for (to, v) in to[..LANES].iter_mut().zip(v) {
+            *to = f16::from_f32(v);
+        }
+    }
+
+    #[inline(always)]
     fn add(self, a: V, b: V) -> V {
         zip(a, b, |a, b| a + b)
     }

@@ -10,6 +10,7 @@ struct Results {
     bytes: Vec<[u8; LANES]>,
     roots: Vec<[f32; LANES]>,
     picked: Vec<[f32; LANES]>,
+    halves: Vec<[f16; LANES]>,
 }
 
 impl Kernel for Operations<'_> {
@@ -23,7 +24,7 @@ impl Kernel for Operations<'_> {
         }
         let mut transposed = rows;
         s.transpose(&mut transposed);
-        let mut results = Results { transposed: vec![], bytes: vec![], roots: vec![], picked: vec![] };
+        let mut results = Results { transposed: vec![], bytes: vec![], roots: vec![], picked: vec![], halves: vec![] };
         for i in 0..LANES {
             results.transposed.push(s.lanes(transposed[i]));
             let mut bytes = [0; LANES];
@@ -32,6 +33,10 @@ impl Kernel for Operations<'_> {
             results.roots.push(s.lanes(s.sqrt(s.abs(rows[i]))));
             let next = rows[(i + 1) % LANES];
             results.picked.push(s.lanes(s.pick(rows[i], next, s.splat(1.0), next)));
+            let mut halves = [f16::ZERO; LANES];
+            // Over the whole range of f16 and beyond it: subnormals, ties, infinity.
+            s.store_f16(s.mul(s.mul(rows[i], rows[i]), s.mul(rows[i], s.splat(0.0123))), &mut halves);
+            results.halves.push(halves);
         }
         results
     }
@@ -52,6 +57,7 @@ fn lanes_are_moved_chosen_and_rounded_alike() {
                 assert_eq!(results.transposed[j][i], x);
                 assert_eq!(results.bytes[i][j], x.round_ties_even() as i32 as u8);
                 assert_eq!(results.roots[i][j], x.abs().sqrt());
+                assert_eq!(results.halves[i][j].to_bits(), f16::from_f32((x * x) * (x * 0.0123)).to_bits());
             }
         }
         let results = dispatch(isa, Operations(&rows));

@@ -133,6 +133,16 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
+    fn store_f16(self, v: V, to: &mut [f16]) {
+        let to = to[..LANES].as_mut_ptr();
+        // SAFETY: see above; eight f16 are the 16 bytes of one store.
+        unsafe {
+            _mm_storeu_si128(to.cast(), _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(v[0]));
+            _mm_storeu_si128(to.add(HALF).cast(), _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(v[1]));
+        }
+    }
+
+    #[inline(always)]
     fn add(self, a: V, b: V) -> V {
         // SAFETY: see above.
         unsafe { [_mm256_add_ps(a[0], b[0]), _mm256_add_ps(a[1], b[1])] }

@@ -70,6 +70,13 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
+    fn store_f16(self, v: __m512, to: &mut [f16]) {
+        let to = &mut to[..LANES];
+        // SAFETY: see above; sixteen f16 are the 32 bytes of one store.
+        unsafe { _mm256_storeu_si256(to.as_mut_ptr().cast(), _mm512_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(v)) }
+    }
+
+    #[inline(always)]
     fn add(self, a: __m512, b: __m512) -> __m512 {
         // SAFETY: see above.
         unsafe { _mm512_add_ps(a, b) }
