@@ -72,13 +72,14 @@ class SourceModel:
         from ostro.quant.in_situ import quantize_in_situ
 
         with self._turn:
-            if name is not None:
-                self.isq = replace(self.isq, name=name)
-            if importance is not None:
-                self._importance = importance
+            isq = self.isq if name is None else replace(self.isq, name=name)
+            if importance is None:
+                importance = self._importance
             checkpoint = quantize_in_situ(
-                self.checkpoint, self.isq, self._new_ops(), importance=self._importance, progress=progress
+                self.checkpoint, isq, self._new_ops(), importance=importance, progress=progress
             )
+            # What did not succeed is not what later calls start from.
+            self.isq, self._importance = isq, importance
             return Gemma3.load(checkpoint, self.ops)
 
     def _new_ops(self) -> CpuOps:

@@ -87,7 +87,9 @@ def _all(checkpoint: Checkpoint) -> dict[str, Tensor]:
 
 def _prepared(name: str, tensor: Tensor, room: NDArray[np.uint8] | None = None) -> Tensor:
     """The matrix that is multiplied: turned around or filled up with zeros if need be (in `room`)."""
-    return tensor.transposed() if name == PROJECTION else _padded(tensor, *quantized_shape(name, tensor), room)
+    return (
+        tensor.transposed() if name == PROJECTION else _padded(tensor, *quantized_shape(name, tensor), room)
+    )
 
 
 def _copied(name: str, tensor: Tensor) -> int:
