@@ -121,7 +121,7 @@ proptest! {
 }
 
 /// Nearest codes for scales (and minima) from the ends of each sub-block: the textbook quantiser. Scales are stored as
-/// float16, which alone costs Q8_0 (127 steps of the scale) up to a few percent of its error.
+/// float16, which alone costs `Q8_0` (127 steps of the scale) up to a few percent of its error.
 fn naive(format: Format, values: &[f32]) -> Vec<f32> {
     let (levels, sub_block) = match format {
         Format::Q4_0 | Format::Q4_1 | Format::Q4_K => (16.0, 32),
