@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from ostro.config import compute_of
 from ostro.errors import InvalidParameter
+from ostro.loading.huge_pages import in_huge_pages
 from ostro.models.gemma3 import Gemma3
 from ostro.ops.cpu import CpuOps
 
@@ -58,7 +59,7 @@ class SourceModel:
             uqff_writer.write_uqff(checkpoint, None, write_uqff, progress)
         # What stays is kept for being quantized again, which needs no vocabulary: megabytes of it.
         self.checkpoint = replace(self.checkpoint, tokenizer=None)
-        return Gemma3.load(checkpoint, self.ops)
+        return self._adopted(checkpoint)
 
     def quantized(
         self, name: str | None, *, importance: Importance | None = None, progress: Progress | None = None
@@ -80,7 +81,10 @@ class SourceModel:
             )
             # What did not succeed is not what later calls start from.
             self.isq, self._importance = isq, importance
-            return Gemma3.load(checkpoint, self.ops)
+            return self._adopted(checkpoint)
+
+    def _adopted(self, checkpoint: Checkpoint) -> Gemma3[CpuMatrix]:
+        return Gemma3.load(in_huge_pages(checkpoint), self.ops)
 
     def _new_ops(self) -> CpuOps:
         runtime = self._runtime

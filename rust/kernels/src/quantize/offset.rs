@@ -192,13 +192,13 @@ impl<S: Simd> Group<S> {
         Totals { w, x, least, range: s.sub(most, least) }
     }
 
-    /// One pass for several candidates.
+    /// One pass for two candidates.
     #[inline(always)]
-    pub(super) fn sums<const N: usize>(&self, s: S, candidates: [Candidate<S::V>; N], most: f32) -> [Sums<S::V>; N] {
+    pub(super) fn sums(&self, s: S, candidates: [Candidate<S::V>; 2], most: f32) -> [Sums<S::V>; 2] {
         let (zero, most) = (s.splat(0.0), s.splat(most));
-        let mut sums = [Sums { l: zero, l2: zero, xl: zero }; N];
+        let mut sums = [Sums { l: zero, l2: zero, xl: zero }; 2];
         for (x, w) in self.pairs() {
-            for k in 0..N {
+            for k in 0..2 {
                 let l = candidates[k].codes(s, x, most);
                 let wl = s.mul(w, l);
                 sums[k].l = s.add(sums[k].l, wl);
