@@ -1,8 +1,8 @@
 """Weights of small models, copied from their file into huge pages.
 
-Each step reads all weights. From a mapped file they come through pages of 4 KiB, at whose ends the processor's
-prefetchers stop, and each of which needs an address translation of its own. Copying takes time, and copies
-cannot be shared with other processes: large models, which gain less, are left where they are.
+Each step reads all weights. From a mapped file they come through pages of 4 KiB, at whose ends the
+processor's prefetchers stop, and each of which needs an address translation of its own. Copying takes time,
+and copies cannot be shared with other processes: large models, which gain less, are left where they are.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _SETTING = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 
 
 def in_huge_pages(checkpoint: Checkpoint) -> Checkpoint:
-    """The same with the text half's weights in huge pages; itself where they are many or the system has none."""
+    """The same with the text half's weights in huge pages; itself if they are many or there are none."""
     tensors = checkpoint.tensors
     # In the order of the file: a step reads them in nearly the same.
     order = sorted(tensors, key=lambda name: tensors[name].data.__array_interface__["data"][0])

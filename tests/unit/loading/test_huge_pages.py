@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -44,7 +45,7 @@ def test_tensors_lie_apart_in_one_place(checkpoint: Checkpoint) -> None:
         for tensor in in_huge_pages(checkpoint).tensors.values()
     )
     assert places[0][0] % (2 << 20) == 0
-    for (start, size), (following, _) in zip(places, places[1:], strict=False):
+    for (start, size), (following, _) in itertools.pairwise(places):
         assert start % 64 == 0
         assert start + size <= following < start + size + 64
 
