@@ -96,8 +96,10 @@ def _read_gguf(path: Path) -> Importance:
     for name, tensor in sums.items():
         count = _count(name, tensors.get(name + _COUNTS), path)
         if count > 0:  # what was never used has no importance
-            values = _floats(tensor, path)
-            entries.append(Entry(name, (values / np.float64(count)).astype(np.float32), round(count)))
+            # What is no number is refused by `to_importance`.
+            with np.errstate(invalid="ignore", over="ignore"):
+                values = (_floats(tensor, path) / np.float64(count)).astype(np.float32)
+            entries.append(Entry(name, values, round(count)))
     return to_importance(
         entries,
         gguf_to_canonical,

@@ -73,7 +73,10 @@ def parse_dat(path: Path) -> Importance:
         values = cursor.floats("<i")
         if chunks < 0:
             cursor.corrupt(f"{name!r} claims {chunks} chunks")
-        entries.append(Entry(name, values / np.float32(chunks or 1), chunks * CHUNK_SIZE))
+        # What is no number is refused by `to_importance`.
+        with np.errstate(invalid="ignore"):
+            values = values / np.float32(chunks or 1)
+        entries.append(Entry(name, values, chunks * CHUNK_SIZE))
     datasets: tuple[str, ...] = ()
     if cursor.left >= 8:  # the oldest files end before
         cursor.unpack("<i")

@@ -279,6 +279,17 @@ def test_damaged_files_give_typed_errors(
         assert all(np.isfinite(values).all() and (values >= 0).all() for values in importance.values())
 
 
+@pytest.mark.parametrize("ending", [".gguf", ".dat", ".cimatrix"])
+def test_values_that_are_signalling_nan_are_refused(tmp_path: Path, ending: str) -> None:
+    path = tmp_path / f"i{ending}"
+    write_imatrix(Importance({Q: np.full(64, 3, np.float32)}), path)
+    raw, written = path.read_bytes(), np.full(64, 3, "<f4").tobytes()
+    assert raw.count(written) == 1
+    path.write_bytes(raw.replace(written, struct.pack("<I", 0x7F800001) * 64))
+    with pytest.raises(CorruptFile, match="finite"):
+        read_imatrix(path)
+
+
 def test_widths_are_checked() -> None:
     importance = Importance({Q: np.ones(64, np.float32)})
     importance.check_widths({Q: 64, DOWN: 96}, "i.gguf")
