@@ -3,8 +3,8 @@
 /// Bytes of a huge page of most systems.
 pub(crate) const HUGE_PAGE: usize = 2 << 20;
 
-#[cfg(target_os = "linux")]
-const PAGE: usize = 4096;
+/// Bytes of a page, or of a part of one.
+pub(crate) const PAGE: usize = 4096;
 
 /// Asks for huge pages in memory that is read as a whole: fewer misses of address translation.
 ///

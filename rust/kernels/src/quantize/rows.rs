@@ -4,6 +4,7 @@ use std::hint::black_box;
 use std::ops::Range;
 
 use crate::formats::Format;
+use crate::pages::PAGE;
 use crate::simd::{Kernel, LANES, Simd};
 
 use super::group::{Group, LONGEST};
@@ -12,9 +13,6 @@ use super::{pack, search};
 
 /// Bytes of a cache line.
 const LINE: usize = 64;
-
-/// Bytes of a page, or of a part of one.
-const PAGE: usize = 4096;
 
 /// Rows of `cols` weights to the blocks of a format that has a plan.
 pub(super) struct Rows<'a> {
