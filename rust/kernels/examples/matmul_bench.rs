@@ -5,7 +5,7 @@
 
 use std::hint::black_box;
 
-use ostro_kernels::formats::{Format, Weights};
+use ostro_kernels::formats::{Format, STRIP, Weights, strips};
 use ostro_kernels::isa::Isa;
 use ostro_kernels::matmul::{Activations, Mode, Needs, OutView, Precision, Scratch, multiply};
 
@@ -44,7 +44,7 @@ fn best_seconds(mut run: impl FnMut()) -> f64 {
 fn measure(isa: Isa, weights: &Weights<'_>, tokens: usize, mode: Mode) -> f64 {
     let (rows, cols) = (weights.rows(), weights.cols());
     let mut x = Activations::new();
-    x.reset(tokens, cols, Needs::of(isa, &[weights.format()], mode));
+    x.reset(tokens, cols, Needs::of(isa, std::slice::from_ref(weights), mode));
     let values: Vec<f32> =
         (0..tokens * cols).map(|i| ((i % cols * 37 + i / cols * 101) % 251) as f32 / 125.0 - 1.0).collect();
     for (token, row) in values.chunks_exact(cols).enumerate() {
@@ -57,7 +57,7 @@ fn measure(isa: Isa, weights: &Weights<'_>, tokens: usize, mode: Mode) -> f64 {
         black_box(&mut out);
     });
     let mut x = Activations::new();
-    x.reset(tokens, cols, Needs::of(Isa::Scalar, &[weights.format()], mode));
+    x.reset(tokens, cols, Needs::of(Isa::Scalar, std::slice::from_ref(weights), mode));
     for (token, row) in values.chunks_exact(cols).enumerate() {
         x.set_row(token, row);
     }
@@ -85,9 +85,16 @@ fn main() {
             let Ok(row_bytes) = format.row_bytes(cols) else { continue };
             let mut state = 42;
             let data: Vec<u8> = (0..rows * row_bytes).map(|_| noise(&mut state) as u8).collect();
-            let weights = Weights::new(&data, format, rows, cols).expect("the data was made for this shape");
+            let rows_only = Weights::new(&data, format, rows, cols).expect("the data was made for this shape");
+            let mut packed = vec![0; if format.has_strips() { data.len() } else { 0 }];
+            for (strip, rows) in packed.chunks_exact_mut(STRIP * row_bytes).zip(data.chunks_exact(STRIP * row_bytes)) {
+                strips::pack(format, rows, strip);
+            }
+            let strips = Weights::with_strips(&packed, &data[packed.len()..], format, rows, cols);
+            for (name, weights) in [("rows", Some(rows_only)), ("strips", strips.ok().filter(|_| format.has_strips()))] {
+            let Some(weights) = weights else { continue };
             let huge = rows * cols > 1 << 26;
-            print!("{:5} {rows:>6} x {cols:<5}", format.name());
+            print!("{:5} {rows:>6} x {cols:<5} {name:6}", format.name());
             for mode in [INT8, INT14, Mode::Exact] {
                 if format.is_dense() && mode != Mode::Exact {
                     continue;
@@ -99,6 +106,7 @@ fn main() {
                 print!(" x{} {:5.1} GMAC/s", if huge { 32 } else { 256 }, rate(if huge { 32 } else { 256 }));
             }
             println!();
+            }
         }
     }
 }

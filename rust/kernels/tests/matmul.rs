@@ -1,6 +1,6 @@
 //! Products: equal bits on every instruction set, for any batch, row range and output layout.
 
-use ostro_kernels::formats::{Format, Weights};
+use ostro_kernels::formats::{Format, STRIP, Weights, strips};
 use ostro_kernels::isa::Isa;
 use ostro_kernels::matmul::{Activations, Mode, Needs, OutView, Precision, Scratch, TILE, multiply};
 
@@ -95,6 +95,16 @@ fn product(isa: Isa, weights: &Weights<'_>, x: &Activations, mode: Mode) -> Vec<
     out
 }
 
+/// The same matrix with the first `packed` rows in strips.
+fn in_strips(data: &[u8], format: Format, cols: usize, packed: usize) -> Vec<u8> {
+    let strip = STRIP * format.row_bytes(cols).unwrap();
+    let mut out = vec![0; packed / STRIP * strip];
+    for (rows, out) in data.chunks_exact(strip).zip(out.chunks_exact_mut(strip)) {
+        strips::pack(format, rows, out);
+    }
+    out
+}
+
 fn assert_same(actual: &[f32], expected: &[f32], what: &str) {
     assert_eq!(actual.len(), expected.len());
     for (i, (a, e)) in actual.iter().zip(expected).enumerate() {
@@ -132,7 +142,7 @@ proptest! {
         let weights = Weights::new(&data, format, rows, cols).unwrap();
         let values: Vec<f32> = (0..tokens * cols).map(|_| noise.signed()).collect();
         let of = |isa: Isa| {
-            let x = activations(tokens, cols, &values, Needs::of(isa, &[format], mode));
+            let x = activations(tokens, cols, &values, Needs::of(isa, &[weights], mode));
             product(isa, &weights, &x, mode)
         };
         let expected = of(Isa::Scalar);
@@ -157,7 +167,7 @@ proptest! {
         let range = first..first + ((rows - first) as f64 * length) as usize;
         let stride = rows + offset + padding;
         for isa in Isa::available() {
-            let needs = Needs { f32: true, blocks: mode.precision(format), tiles: isa == Isa::Amx };
+            let needs = Needs { f32: true, blocks: mode.precision(format), tiles: isa == Isa::Amx, quads: false };
             let x = activations(tokens, cols, &values, needs);
             let mut scratch = Scratch::default();
             let mut out = vec![-7.0; tokens * stride];
@@ -175,6 +185,46 @@ proptest! {
     }
 }
 
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+
+    #[test]
+    fn rows_in_strips_give_the_bits_of_rows(
+        format in prop::sample::select(Format::ALL.iter().copied().filter(|f| f.has_strips()).collect::<Vec<_>>()),
+        mode in any_mode(), rows in 16_usize..200, size in 1_usize..1025, tokens in 1_usize..20, seed: u64,
+        packed in 0.0..=1.0_f64, from in 0.0..1.0_f64, length in 0.0..=1.0_f64, wild in prop::bool::weighted(0.1),
+    ) {
+        let cols = cols_of(format, size);
+        let mut noise = Noise(seed);
+        let data = random_weights(format, rows, cols, &mut noise, wild);
+        let plain = Weights::new(&data, format, rows, cols).unwrap();
+        let packed = (rows as f64 * packed) as usize / STRIP * STRIP;
+        let strips = in_strips(&data, format, cols, packed);
+        let rest = &data[strips.len()..];
+        let weights = Weights::with_strips(&strips, rest, format, rows, cols).unwrap();
+        let values: Vec<f32> = (0..tokens * cols).map(|_| noise.signed()).collect();
+        let first = (rows as f64 * from) as usize;
+        let range = first..first + ((rows - first) as f64 * length) as usize;
+        let of = |isa: Isa, weights: Weights<'_>| {
+            let x = activations(tokens, cols, &values, Needs::of(isa, &[weights], mode));
+            let mut out = vec![-7.0; tokens * rows];
+            let view = OutView::new(&mut out, rows, 0);
+            multiply(isa, &weights, range.clone(), &x, mode, view, &mut Scratch::default());
+            out
+        };
+        let expected = of(Isa::Scalar, plain);
+        for isa in Isa::available() {
+            assert_same(&of(isa, weights), &expected, &format!("{format:?} {mode:?} {}", isa.name()));
+        }
+        for row in [0, rows / 2, rows - 1] {
+            let (mut a, mut b) = (vec![0.0; cols], vec![0.0; cols]);
+            plain.dequantize_row(row, &mut a);
+            weights.dequantize_row(row, &mut b);
+            assert_same(&b, &a, &format!("{format:?} row {row}"));
+        }
+    }
+}
+
 #[test]
 fn extreme_codes_do_not_saturate() {
     for format in Format::ALL.into_iter().filter(|format| !format.is_dense()) {
@@ -185,14 +235,16 @@ fn extreme_codes_do_not_saturate() {
                 set_scales(format, block, || 1.0);
             }
             let weights = Weights::new(&data, format, rows, cols).unwrap();
+            let strips = if format.has_strips() { in_strips(&data, format, cols, STRIP) } else { Vec::new() };
+            let packed = Weights::with_strips(&strips, &data[strips.len()..], format, rows, cols).unwrap();
             for (sign, tokens, mode) in
                 [(1.0, 1, INT8), (-1.0, 5, INT8), (1.0, 17, INT8), (1.0, 5, INT14), (-1.0, 1, INT14), (-1.0, 17, INT14)]
             {
-                let of = |isa: Isa| {
-                    let needs = Needs::of(isa, &[format], mode);
+                let of = |isa: Isa, weights: Weights<'_>| {
+                    let needs = Needs::of(isa, &[weights], mode);
                     product(isa, &weights, &activations(tokens, cols, &vec![sign; tokens * cols], needs), mode)
                 };
-                let expected = of(Isa::Scalar);
+                let expected = of(Isa::Scalar, weights);
                 let mut row = vec![0.0; cols];
                 weights.dequantize_row(0, &mut row);
                 let sum = f64::from(sign) * row.iter().map(|&w| f64::from(w)).sum::<f64>();
@@ -202,7 +254,8 @@ fn extreme_codes_do_not_saturate() {
                 let name = format!("{format:?} {byte} {mode:?}");
                 assert!((f64::from(expected[0]) - sum).abs() <= bound, "{name}: {} {sum}", expected[0]);
                 for isa in Isa::available() {
-                    assert_same(&of(isa), &expected, &name);
+                    assert_same(&of(isa, weights), &expected, &name);
+                    assert_same(&of(isa, packed), &expected, &name);
                 }
             }
         }
@@ -219,7 +272,7 @@ fn values_that_are_not_finite_make_their_token_nan_and_no_other() {
             let mut values = vec![0.25; tokens * cols];
             values[2 * cols + 100] = f32::NAN;
             for isa in Isa::available() {
-                let x = activations(tokens, cols, &values, Needs::of(isa, &[format], mode));
+                let x = activations(tokens, cols, &values, Needs::of(isa, &[weights], mode));
                 for (token, row) in product(isa, &weights, &x, mode).chunks(rows).enumerate() {
                     assert!(row.iter().all(|v| v.is_nan() == (token == 2)), "{format:?} {mode:?} token {token}");
                 }
@@ -236,10 +289,10 @@ fn rows_can_be_written_and_multiplied_by_several_threads() {
     let weights = Weights::new(&data, Format::Q5_0, rows, cols).unwrap();
     let values: Vec<f32> = (0..tokens * cols).map(|_| noise.signed()).collect();
     for mode in [INT8, INT14] {
-        let plain = activations(tokens, cols, &values, Needs::of(Isa::Scalar, &[Format::Q5_0], mode));
+        let plain = activations(tokens, cols, &values, Needs::of(Isa::Scalar, &[weights], mode));
         let expected = product(Isa::Scalar, &weights, &plain, mode);
         for isa in Isa::available() {
-            let needs = Needs::of(isa, &[Format::Q5_0], mode);
+            let needs = Needs::of(isa, &[weights], mode);
             let mut x = Activations::new();
             // Left-overs of a wider batch must not show.
             x.reset(50, 1024, needs);
@@ -282,7 +335,7 @@ fn large_products_are_equal_on_every_isa() {
         let values: Vec<f32> = (0..tokens * cols).map(|_| noise.signed()).collect();
         for mode in [INT8, INT14] {
             let of = |isa: Isa| {
-                let x = activations(tokens, cols, &values, Needs::of(isa, &[format], mode));
+                let x = activations(tokens, cols, &values, Needs::of(isa, &[weights], mode));
                 product(isa, &weights, &x, mode)
             };
             let expected = of(Isa::Scalar);
@@ -297,7 +350,7 @@ fn large_products_are_equal_on_every_isa() {
 fn empty_products_write_nothing() {
     let weights = Weights::new(&[], Format::Q8_0, 0, 64).unwrap();
     let mut x = Activations::new();
-    x.reset(0, 64, Needs { f32: true, blocks: Some(Precision::Int8), tiles: false });
+    x.reset(0, 64, Needs { f32: true, blocks: Some(Precision::Int8), ..Needs::default() });
     for isa in Isa::available() {
         assert_eq!(product(isa, &weights, &x, INT8), Vec::<f32>::new());
         let empty = Weights::new(&[], Format::F32, 3, 0).unwrap();
@@ -305,7 +358,7 @@ fn empty_products_write_nothing() {
             &product(
                 isa,
                 &empty,
-                &activations(2, 0, &[], Needs { f32: true, blocks: None, tiles: false }),
+                &activations(2, 0, &[], Needs { f32: true, ..Needs::default() }),
                 Mode::Exact,
             ),
             &[0.0; 6],
@@ -328,7 +381,7 @@ fn wrong_shapes_are_refused() {
         let mut out = vec![0.0; len];
         multiply(Isa::detect(), &weights, rows, &x, INT8, OutView::new(&mut out, 2, 0), &mut Scratch::default());
     };
-    let int8 = Needs { f32: false, blocks: Some(Precision::Int8), tiles: false };
+    let int8 = Needs { blocks: Some(Precision::Int8), ..Needs::default() };
     run(0..2, 64, int8, 4);
     assert_eq!(panic_text(|| run(1..3, 64, int8, 4)), "rows 1..3 of a matrix of 2 rows");
     assert!(panic_text(|| run(0..2, 96, int8, 4)).contains("activations and weights differ in columns"));
@@ -341,7 +394,7 @@ fn wrong_shapes_are_refused() {
     };
     assert_eq!(panic_text(overflowing), "the output is too small");
     assert_eq!(
-        panic_text(|| run(0..2, 64, Needs { f32: true, blocks: None, tiles: false }, 4)),
+        panic_text(|| run(0..2, 64, Needs { f32: true, ..Needs::default() }, 4)),
         "these activations have other integer codes"
     );
     assert_eq!(panic_text(|| run(0..2, 40, int8, 4)), "blocks in rows of 40 columns: not a multiple of 32");

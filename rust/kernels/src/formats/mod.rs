@@ -11,6 +11,7 @@ mod format;
 mod fp8;
 mod kquants;
 mod legacy;
+pub mod strips;
 
 use std::ops::Range;
 
@@ -18,6 +19,7 @@ use half::f16;
 
 pub use format::{Format, ShapeError};
 pub(crate) use fp8::{e4m3, e4m3_bits};
+pub use strips::STRIP;
 
 /// Weights in one block of the products (a format's storage block is one, two or eight of them).
 pub const BLOCK: usize = 32;
@@ -87,9 +89,17 @@ fn half_at(bytes: &[u8], at: usize) -> f32 {
     f16::from_le_bytes([bytes[at], bytes[at + 1]]).to_f32()
 }
 
-/// A matrix [rows, cols] over borrowed bytes in any alignment, row after row.
+/// The largest storage block that strips have.
+const MOST_BYTES: usize = Format::Q6_K.block_bytes();
+
+/// A matrix [rows, cols] over borrowed bytes in any alignment, row after row; the first rows may be in [`strips`].
 #[derive(Clone, Copy, Debug)]
 pub struct Weights<'a> {
+    /// Strip after strip.
+    strips: &'a [u8],
+    /// Rows in strips, a multiple of [`STRIP`].
+    packed: usize,
+    /// The rows behind them.
     data: &'a [u8],
     format: Format,
     rows: usize,
@@ -103,12 +113,33 @@ impl<'a> Weights<'a> {
     /// # Errors
     /// `PartialBlock`, `TooLarge` or `Bytes`.
     pub fn new(data: &'a [u8], format: Format, rows: usize, cols: usize) -> Result<Self, ShapeError> {
+        Self::with_strips(&[], data, format, rows, cols)
+    }
+
+    /// A matrix whose first rows are in `strips`, and the others in `data`.
+    ///
+    /// # Errors
+    /// `PartialBlock`, `TooLarge` or `Bytes`, which counts both.
+    ///
+    /// # Panics
+    /// When the strips are not whole ones, or of a format that has none.
+    pub fn with_strips(
+        strips: &'a [u8],
+        data: &'a [u8],
+        format: Format,
+        rows: usize,
+        cols: usize,
+    ) -> Result<Self, ShapeError> {
         let row_bytes = format.row_bytes(cols)?;
         let expected = row_bytes.checked_mul(rows).ok_or(ShapeError::TooLarge { format, rows, cols })?;
-        if data.len() != expected {
-            return Err(ShapeError::Bytes { format, rows, cols, expected, actual: data.len() });
+        let actual = strips.len() + data.len();
+        if actual != expected {
+            return Err(ShapeError::Bytes { format, rows, cols, expected, actual });
         }
-        Ok(Self { data, format, rows, cols, row_bytes })
+        let packed = strips.len().checked_div(row_bytes).unwrap_or(0);
+        assert!(strips.len() == packed * row_bytes && packed.is_multiple_of(STRIP), "{packed} rows are no strips");
+        assert!(packed == 0 || format.has_strips(), "{} has no strips", format.name());
+        Ok(Self { strips, packed, data, format, rows, cols, row_bytes })
     }
 
     /// Number of rows (outputs of a product).
@@ -129,14 +160,26 @@ impl<'a> Weights<'a> {
         self.format
     }
 
-    /// The bytes of one row.
-    pub(crate) fn row(&self, row: usize) -> &'a [u8] {
-        &self.data[row * self.row_bytes..][..self.row_bytes]
+    /// How many of the first rows are in strips.
+    #[must_use]
+    pub fn packed_rows(&self) -> usize {
+        self.packed
     }
 
-    /// The bytes of rows that lie one after the other.
+    /// The bytes of a strip.
+    pub(crate) fn strip(&self, index: usize) -> &'a [u8] {
+        &self.strips[index * STRIP * self.row_bytes..][..STRIP * self.row_bytes]
+    }
+
+    /// The bytes of one row, which is not in a strip.
+    pub(crate) fn row(&self, row: usize) -> &'a [u8] {
+        &self.data[(row - self.packed) * self.row_bytes..][..self.row_bytes]
+    }
+
+    /// The bytes of rows that lie one after the other; of those that are not in strips.
     pub(crate) fn rows_bytes(&self, rows: Range<usize>) -> &'a [u8] {
-        &self.data[rows.start * self.row_bytes..rows.end * self.row_bytes]
+        let place = |row: usize| row.saturating_sub(self.packed) * self.row_bytes;
+        &self.data[place(rows.start)..place(rows.end)]
     }
 
     /// Row `row` as f32, bit for bit as in ggml's reference.
@@ -146,6 +189,19 @@ impl<'a> Weights<'a> {
     pub fn dequantize_row(&self, row: usize, out: &mut [f32]) {
         assert!(row < self.rows, "row {row} of a matrix of {} rows", self.rows);
         assert_eq!(out.len(), self.cols, "the output must hold one row");
+        if row < self.packed {
+            let (strip, mut storage) = (self.strip(row / STRIP), [0; MOST_BYTES]);
+            let per_storage = self.format.block() / BLOCK;
+            for (index, values) in out.chunks_exact_mut(BLOCK).enumerate() {
+                let (block, part) = (index / per_storage, index % per_storage);
+                if part == 0 {
+                    strips::unpack_block(self.format, strip, row % STRIP, block, &mut storage);
+                }
+                let block = Block::decode(self.format, &storage, part);
+                block.dequantize(self.format.has_offset(), values);
+            }
+            return;
+        }
         let bytes = self.row(row);
         if self.format.is_dense() {
             dense(self.format, bytes, out);

@@ -2,7 +2,7 @@
 
 use std::cell::UnsafeCell;
 
-use crate::formats::{BLOCK, Format};
+use crate::formats::{BLOCK, Weights};
 use crate::isa::Isa;
 
 use super::tiled::{self, Step, Sums};
@@ -17,6 +17,8 @@ pub struct Needs {
     pub blocks: Option<Precision>,
     /// Integer codes of several tokens are kept for a matrix unit instead, and for nothing else.
     pub tiles: bool,
+    /// Integer codes of few tokens are kept for weights in strips, too.
+    pub quads: bool,
 }
 
 /// How fine the integer codes of activations are.
@@ -40,13 +42,16 @@ impl Precision {
 }
 
 impl Needs {
-    /// What products of `isa` with weights of these formats read.
+    /// What products of `isa` with these weights read.
     #[must_use]
-    pub fn of(isa: Isa, formats: &[Format], mode: Mode) -> Self {
+    pub fn of(isa: Isa, weights: &[Weights<'_>], mode: Mode) -> Self {
+        let precision = |weights: &Weights<'_>| mode.precision(weights.format());
         Self {
-            f32: formats.iter().any(|&format| mode.precision(format).is_none()),
-            blocks: formats.iter().filter_map(|&format| mode.precision(format)).max(),
+            f32: weights.iter().any(|weights| precision(weights).is_none()),
+            blocks: weights.iter().filter_map(precision).max(),
             tiles: isa == Isa::Amx,
+            quads: isa.reads_strips()
+                && weights.iter().any(|weights| weights.packed_rows() > 0 && precision(weights).is_some()),
         }
     }
 }
@@ -71,6 +76,22 @@ pub(crate) struct Bytes {
     /// Sums of the codes of each half block, and of each block.
     pub halves: [i16; 2 * LANES],
     pub blocks: [i32; LANES],
+}
+
+/// The codes of a group in int8, in column order, for weights in strips: four columns of a token are one 32-bit number.
+#[derive(Clone, Copy)]
+#[repr(C, align(64))]
+pub(crate) struct Quads {
+    /// A code is `128 * high + low`; one of 8 bits is `low`, and what `high` is then means nothing.
+    pub low: [i8; GROUP],
+    pub high: [i8; GROUP],
+    /// Sums of the codes of each half block, and of each block.
+    pub halves: [i32; 2 * LANES],
+    pub blocks: [i32; LANES],
+}
+
+impl Quads {
+    pub(crate) const ZERO: Self = Self { low: [0; GROUP], high: [0; GROUP], halves: [0; 2 * LANES], blocks: [0; LANES] };
 }
 
 impl Bytes {
@@ -99,6 +120,9 @@ pub const TILE: usize = tiled::TOKENS;
 /// From this many tokens on, a matrix unit is used where there is one.
 const FROM_TILED: usize = 5;
 
+/// Up to this many tokens, weights in strips are used as they are.
+pub(super) const MOST_QUADS: usize = 8;
+
 /// Adding and subtracting 1.5 * 2^23 rounds |x| < 2^22 to the nearest integer, ties to even, on any CPU.
 const ROUND: f32 = 12_582_912.0;
 
@@ -120,6 +144,8 @@ pub struct Activations {
     groups: Vec<UnsafeCell<Group>>,
     /// [group][token], in int8.
     bytes: Vec<UnsafeCell<Bytes>>,
+    /// [group][token], for weights in strips.
+    quads: Vec<UnsafeCell<Quads>>,
     /// Whether the codes are in the following two instead.
     tiled: bool,
     /// [group][tile]
@@ -153,7 +179,8 @@ impl Activations {
         if self.values.len() < values {
             self.values.resize_with(values, Default::default);
         }
-        self.tiled = needs.tiles && needs.blocks.is_some() && tokens >= FROM_TILED;
+        let from_tiled = if needs.quads { MOST_QUADS + 1 } else { FROM_TILED };
+        self.tiled = needs.tiles && needs.blocks.is_some() && tokens >= from_tiled;
         let tiles = if self.tiled { self.tiles() * cols.div_ceil(GROUP) } else { 0 };
         if self.sums.len() < tiles {
             self.sums.resize_with(tiles, || UnsafeCell::new(Sums::ZERO));
@@ -169,6 +196,10 @@ impl Activations {
         let bytes = if needs.blocks == Some(Precision::Int8) { groups } else { 0 };
         if self.bytes.len() < bytes {
             self.bytes.resize_with(bytes, || UnsafeCell::new(Bytes::ZERO));
+        }
+        let quads = if self.has_quads() { groups } else { 0 };
+        if self.quads.len() < quads {
+            self.quads.resize_with(quads, || UnsafeCell::new(Quads::ZERO));
         }
     }
 
@@ -193,6 +224,11 @@ impl Activations {
     /// Whether codes are kept for a matrix unit.
     pub(super) fn is_tiled(&self) -> bool {
         self.tiled
+    }
+
+    /// Whether codes are kept for weights in strips.
+    pub(super) fn has_quads(&self) -> bool {
+        self.needs.quads && self.needs.blocks.is_some() && self.tokens <= MOST_QUADS
     }
 
     /// Tiles of [`TILE`] tokens, the last one perhaps not full.
@@ -294,6 +330,10 @@ impl Activations {
             // SAFETY: as above.
             write_bytes(group, unsafe { &mut *self.bytes[index * self.tokens + token].get() });
         }
+        if self.has_quads() {
+            // SAFETY: as above.
+            write_quads(group, precision, unsafe { &mut *self.quads[index * self.tokens + token].get() });
+        }
     }
 
     /// Group `index` of tile `tile`: sums, and the steps of all planes.
@@ -351,6 +391,15 @@ impl Activations {
         unsafe { std::slice::from_raw_parts(UnsafeCell::raw_get(cells.as_ptr()), cells.len()) }
     }
 
+    /// As [`Self::groups`], for weights in strips.
+    #[cfg(target_arch = "x86_64")]
+    pub(super) fn quads(&self, index: usize) -> &[Quads] {
+        assert!(self.has_quads(), "these activations have no codes for strips");
+        let cells = &self.quads[index * self.tokens..][..self.tokens];
+        // SAFETY: as above.
+        unsafe { std::slice::from_raw_parts(UnsafeCell::raw_get(cells.as_ptr()), cells.len()) }
+    }
+
     /// As [`Self::groups`], in bytes.
     #[cfg(target_arch = "x86_64")]
     pub(super) fn bytes(&self, index: usize) -> &[Bytes] {
@@ -359,6 +408,39 @@ impl Activations {
         // SAFETY: as above.
         unsafe { std::slice::from_raw_parts(UnsafeCell::raw_get(cells.as_ptr()), cells.len()) }
     }
+}
+
+/// The codes of a group again, in one plane or two.
+fn write_quads(group: &Group, precision: Precision, quads: &mut Quads) {
+    #[cfg(target_arch = "x86_64")]
+    if is_x86_feature_detected!("avx2") {
+        // SAFETY: the CPU has AVX2.
+        return unsafe { split_avx2(group, precision, quads) };
+    }
+    split(group, precision, quads);
+}
+
+/// [`split`] in wider vectors.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+fn split_avx2(group: &Group, precision: Precision, quads: &mut Quads) {
+    split(group, precision, quads);
+}
+
+#[allow(clippy::inline_always, reason = "as for `quantize`")]
+#[inline(always)]
+fn split(group: &Group, precision: Precision, quads: &mut Quads) {
+    let high = |code: i16| if precision == Precision::Int8 { 0 } else { (code + 64) >> 7 };
+    let planes = quads.low.as_chunks_mut::<BLOCK>().0.iter_mut().zip(quads.high.as_chunks_mut::<BLOCK>().0);
+    for ((low, top), codes) in planes.zip(group.codes.as_chunks::<BLOCK>().0) {
+        for i in 0..BLOCK / 2 {
+            let [even, odd] = [codes[i], codes[BLOCK / 2 + i]];
+            (top[2 * i], top[2 * i + 1]) = (high(even) as i8, high(odd) as i8);
+            (low[2 * i], low[2 * i + 1]) = ((even - (high(even) << 7)) as i8, (odd - (high(odd) << 7)) as i8);
+        }
+    }
+    quads.halves = group.halves.map(|sum| sum as i32);
+    quads.blocks = group.blocks.map(|sum| sum as i32);
 }
 
 /// The codes of an int8 group again, as bytes.

@@ -37,7 +37,8 @@ use std::ops::Range;
 
 pub use activations::{Activations, Needs, Precision, TILE};
 
-use crate::formats::{BLOCK, Format, Weights};
+use crate::formats::strips::unpack;
+use crate::formats::{BLOCK, Format, STRIP, Weights};
 use crate::isa::Isa;
 
 /// Number of interleaved partial sums of an exact result; blocks in a group of an integer one.
@@ -100,6 +101,11 @@ impl<'a> OutView<'a> {
         Self { ptr, len, stride, offset, owner: PhantomData }
     }
 
+    /// The same place, with row `row` of it as its first one.
+    fn from_row(&mut self, row: usize) -> OutView<'_> {
+        OutView { ptr: self.ptr, len: self.len, stride: self.stride, offset: self.offset + row, owner: PhantomData }
+    }
+
     fn fits(&self, tokens: usize, rows: &Range<usize>) -> bool {
         if tokens == 0 || rows.is_empty() {
             return true;
@@ -131,7 +137,12 @@ pub struct Scratch {
     scalar: scalar::Scratch,
     #[cfg(target_arch = "x86_64")]
     x86: x86::Scratch,
+    /// Rows that were in strips.
+    rows: Vec<u8>,
 }
+
+/// Strips that are turned into rows at a time, for products that read rows.
+const UNPACKED: usize = 8;
 
 /// Multiplies the weight rows `rows` with every token of `x` and writes the results to `out`, on this thread.
 ///
@@ -158,12 +169,65 @@ pub fn multiply(
     let finer = mode == Mode::Mixed && precision > wanted;
     assert!(precision == wanted || finer, "these activations have other integer codes");
     assert!(isa == Isa::Amx || !x.is_tiled(), "these activations are for a matrix unit");
+    let middle = weights.packed_rows().clamp(rows.start, rows.end);
+    if rows.start < middle {
+        multiply_strips(isa, weights, rows.start..middle, x, precision, &mut out, scratch);
+    }
+    if middle < rows.end {
+        multiply_rows(isa, weights, middle..rows.end, x, precision, &mut out, scratch);
+    }
+}
+
+/// Products of rows in strips.
+fn multiply_strips(
+    isa: Isa,
+    weights: &Weights<'_>,
+    rows: Range<usize>,
+    x: &Activations,
+    precision: Option<Precision>,
+    out: &mut OutView<'_>,
+    scratch: &mut Scratch,
+) {
+    #[cfg(target_arch = "x86_64")]
+    if isa.reads_strips()
+        && let (Some(precision), true) = (precision, x.has_quads())
+    {
+        x86::multiply_strips(weights, rows, x, precision, out);
+        return;
+    }
+    let (format, cols) = (weights.format(), weights.cols());
+    let mut unpacked = std::mem::take(&mut scratch.rows);
+    for first in (rows.start / STRIP..rows.end.div_ceil(STRIP)).step_by(UNPACKED) {
+        let strips = first..rows.end.div_ceil(STRIP).min(first + UNPACKED);
+        let bytes = strips.len() * weights.strip(first).len();
+        unpacked.resize(bytes.max(unpacked.len()), 0);
+        for (strip, rows) in strips.clone().zip(unpacked.chunks_exact_mut(weights.strip(first).len())) {
+            unpack(format, weights.strip(strip), rows);
+        }
+        let plain = Weights::new(&unpacked[..bytes], format, strips.len() * STRIP, cols).expect("as many whole rows");
+        let start = first * STRIP;
+        let rows = rows.start.max(start) - start..rows.end.min(strips.end * STRIP) - start;
+        multiply_rows(isa, &plain, rows, x, precision, &mut out.from_row(start), scratch);
+    }
+    scratch.rows = unpacked;
+}
+
+/// Products of rows as they are stored.
+fn multiply_rows(
+    isa: Isa,
+    weights: &Weights<'_>,
+    rows: Range<usize>,
+    x: &Activations,
+    precision: Option<Precision>,
+    out: &mut OutView<'_>,
+    scratch: &mut Scratch,
+) {
     match isa {
         #[cfg(target_arch = "x86_64")]
         Isa::Avx2 | Isa::Avx512Vnni | Isa::Amx => {
-            x86::multiply(isa, weights, rows, x, precision, &mut out, &mut scratch.x86);
+            x86::multiply(isa, weights, rows, x, precision, out, &mut scratch.x86);
         }
-        _ => scalar::multiply(weights, rows, x, precision, &mut out, &mut scratch.scalar),
+        _ => scalar::multiply(weights, rows, x, precision, out, &mut scratch.scalar),
     }
 }
 

@@ -138,7 +138,7 @@ mod tests {
             let mut x = x[..cols].to_vec();
             x[cols / 2] *= outlier;
             let mut activations = Activations::new();
-            activations.reset(1, cols, Needs::of(Isa::Scalar, &[format], Mode::Blocks(precision)));
+            activations.reset(1, cols, Needs::of(Isa::Scalar, &[weights], Mode::Blocks(precision)));
             activations.set_row(0, &x);
             let mut out = [0.0];
             multiply(&weights, 0..1, &activations, Some(precision), &mut OutView::new(&mut out, 1, 0), &mut Scratch::default());
@@ -154,7 +154,7 @@ mod tests {
             let data: Vec<u8> = w.iter().flat_map(|w| w.to_le_bytes()).collect();
             let weights = Weights::new(&data, Format::F32, 1, w.len()).unwrap();
             let mut activations = Activations::new();
-            activations.reset(1, w.len(), Needs { f32: true, blocks: None, tiles: false });
+            activations.reset(1, w.len(), Needs { f32: true, ..Needs::default() });
             activations.set_row(0, &x);
             let mut out = [0.0];
             multiply(&weights, 0..1, &activations, None, &mut OutView::new(&mut out, 1, 0), &mut Scratch::default());

@@ -88,7 +88,7 @@ pub fn qkv(
     check(layer < store.layers(), || format!("layer {layer} of a store with {}", store.layers()))?;
     let places = rows.places(store.pages())?;
 
-    let needs = Needs::of(machine.isa, &[q_proj.format(), k_proj.format(), v_proj.format()], mode);
+    let needs = Needs::of(machine.isa, &projections, mode);
     let inputs = Inputs { values: x, cols, rows: None, norm: RowNorm::Rms(norm), needs };
     let isa = machine.isa;
     let (q, writer) = (Disjoint::new(q), store.writer());

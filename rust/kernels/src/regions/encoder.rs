@@ -130,7 +130,7 @@ pub fn encoder_qkv(
     check(store.pages() >= start.saturating_add(tokens).div_ceil(PAGE), || {
         format!("the store's {} pages do not hold positions up to {start} + {tokens}", store.pages())
     })?;
-    let needs = Needs::of(machine.isa, &projections.map(|linear| linear.weights.format()), mode);
+    let needs = Needs::of(machine.isa, &projections.map(|linear| linear.weights), mode);
     let inputs = Inputs { values: x, cols, rows: None, norm: RowNorm::Layer(norm), needs };
     let isa = machine.isa;
     let (q, writer) = (Disjoint::new(q), store.writer());
@@ -181,7 +181,7 @@ fn product(
 ) -> Result<(), ShapeError> {
     let (width, cols) = (proj.weights.rows(), proj.weights.cols());
     proj.check("proj", cols)?;
-    let needs = Needs::of(machine.isa, &[proj.weights.format()], mode);
+    let needs = Needs::of(machine.isa, &[proj.weights], mode);
     let inputs = Inputs { values, cols, rows: None, norm, needs };
     let (isa, tokens) = (machine.isa, inputs.tokens());
     machine.with(|team, workspace| {

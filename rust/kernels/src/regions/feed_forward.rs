@@ -29,7 +29,7 @@ pub fn project_add(
         cols,
         rows: None,
         norm: RowNorm::None,
-        needs: Needs::of(machine.isa, &[proj.format()], mode),
+        needs: Needs::of(machine.isa, &[proj], mode),
     };
     let isa = machine.isa;
     let x = Disjoint::new(x);
@@ -75,7 +75,7 @@ pub fn gated_gelu(
     })?;
     check_len("norm", norm.weight.len(), cols)?;
     check_len("out", out.len(), tokens * width)?;
-    let needs = Needs::of(machine.isa, &[gate.format(), up.format()], mode);
+    let needs = Needs::of(machine.isa, &[gate, up], mode);
     let inputs = Inputs { values: x, cols, rows: None, norm: RowNorm::Rms(norm), needs };
     let isa = machine.isa;
     let out = Disjoint::new(out);
@@ -129,7 +129,7 @@ pub fn head(
     if rows.is_empty() {
         return Ok(());
     }
-    let needs = Needs::of(machine.isa, &[proj.format()], mode);
+    let needs = Needs::of(machine.isa, &[proj], mode);
     let inputs = Inputs { values: x, cols, rows: Some(rows), norm: RowNorm::Rms(norm), needs };
     let isa = machine.isa;
     let out = Disjoint::new(out);

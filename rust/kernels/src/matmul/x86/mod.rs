@@ -17,6 +17,7 @@ mod kquants;
 mod lanes;
 mod legacy;
 mod panel;
+mod strips;
 mod ymm;
 mod zmm;
 
@@ -28,6 +29,7 @@ use crate::isa::Isa;
 use decode::Decode;
 
 pub(super) use amx::pack;
+pub(super) use strips::multiply_strips;
 
 use super::activations::{Activations, Precision};
 use super::{LANES, OutView};
