@@ -53,10 +53,13 @@ class Team:
     def threads(self) -> int: ...
     @property
     def isa(self) -> str: ...
+    @property
+    def reads_strips(self) -> bool:
+        """Whether products of few tokens read weights in strips faster than in rows."""
 
 @final
 class Matrix:
-    """A weight matrix [rows, cols] in `format`; keeps `data` (uint8, read-only) alive and never copies it."""
+    """A weight matrix [rows, cols] in `format`; keeps `data` (uint8, read-only) alive until it is repacked."""
 
     def __new__(cls, data: NDArray[np.uint8], format: str, rows: int, cols: int) -> Matrix: ...
     @property
@@ -67,7 +70,16 @@ class Matrix:
     def format(self) -> str: ...
     @property
     def data(self) -> NDArray[np.uint8]:
-        """The very array that the matrix was made of."""
+        """The very array that the matrix was made of; its room when all rows were repacked."""
+    @property
+    def moved(self) -> int:
+        """Rows that were repacked."""
+    def repack(self, team: Team, room: NDArray[np.uint8], stop: int) -> None:
+        """Move the rows from `moved` to `stop` into strips, or as they are, as `team` reads them faster.
+
+        room: writable, as many bytes as the matrix has, the same array in each call; kept, and not to be
+        written by anybody else. stop: a multiple of 16, or all rows. Others may use the matrix meanwhile.
+        """
     def dequantize(self, start: int, stop: int) -> _F32:
         """Rows start:stop as float32 [stop - start, cols]."""
 

@@ -41,6 +41,8 @@ class RuntimeConfig:
     context_length: longest sequence, at most what the model was trained for.
     prefill_chunk: prompt tokens per step over all sequences. kv_bytes: ceiling of the KV cache.
     image_cache_bytes: of encoded images kept for later requests (2.6 MB each for 4b).
+    repack: move weights to where they are read fastest, between steps and while there is nothing else to do;
+    if not, they stay in their file, whose memory processes share.
     """
 
     threads: int = 0
@@ -54,6 +56,7 @@ class RuntimeConfig:
     kv_bytes: int | None = None
     image_cache_bytes: int = 256 << 20
     seed: int | None = None
+    repack: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

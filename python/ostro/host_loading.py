@@ -89,6 +89,7 @@ def load_host(
         context_length=config.context_length,
     )
     loop = EngineLoop(engine)
+    loop.begin_chore(source_model.repack(model))
     calibration = Calibration(loop, model, ops)
 
     def requantize(name: str | None, importance: Columns | None, progress: Progress | None) -> Work:
@@ -99,6 +100,7 @@ def load_host(
             calibration.follow(model)
 
         loop.run_between_steps(replace).result()
+        loop.begin_chore(source_model.repack(model))
         return Work.of(model, ops)
 
     host = kind(

@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING
 
 from ostro.config import compute_of
 from ostro.errors import InvalidParameter
-from ostro.loading.huge_pages import in_huge_pages
+from ostro.loading.mapped_file import release
 from ostro.models.gemma3 import Gemma3
+from ostro.models.matrices import text_matrices
 from ostro.ops.cpu import CpuOps
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from ostro.config import IsqConfig, RuntimeConfig
@@ -59,7 +61,7 @@ class SourceModel:
             uqff_writer.write_uqff(checkpoint, None, write_uqff, progress)
         # What stays is kept for being quantized again, which needs no vocabulary: megabytes of it.
         self.checkpoint = replace(self.checkpoint, tokenizer=None)
-        return self._adopted(checkpoint)
+        return Gemma3.load(checkpoint, self.ops)
 
     def quantized(
         self, name: str | None, *, importance: Importance | None = None, progress: Progress | None = None
@@ -81,10 +83,12 @@ class SourceModel:
             )
             # What did not succeed is not what later calls start from.
             self.isq, self._importance = isq, importance
-            return self._adopted(checkpoint)
+            return Gemma3.load(checkpoint, self.ops)
 
-    def _adopted(self, checkpoint: Checkpoint) -> Gemma3[CpuMatrix]:
-        return Gemma3.load(in_huge_pages(checkpoint), self.ops)
+    def repack(self, model: Gemma3[CpuMatrix]) -> Iterator[None]:
+        """Move the weights of a model of this source to where they are read fastest, see `CpuOps.repack`."""
+        if self._runtime.repack:
+            yield from self.ops.repack(list(text_matrices(model)), release)
 
     def _new_ops(self) -> CpuOps:
         runtime = self._runtime

@@ -191,6 +191,7 @@ def measure(
         vocab_size=min(config.vocab_size, config.image_token_id or config.vocab_size),
     )
     prefill, decode = [], []
+    host.loop.await_chore()
     # Taking turns spreads a disturbance from outside over both.
     for _ in range(warmup + iterations):
         if prompt_len:

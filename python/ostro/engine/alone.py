@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ostro.engine.kv_pages import KvPages, machine_memory
+from ostro.engine.kv_pages import KvPages
 from ostro.errors import EngineError, PromptTooLong
 from ostro.ops.batch import Batch
+from ostro.ops.memory import machine_memory
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

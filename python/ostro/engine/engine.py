@@ -15,13 +15,14 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ostro.engine.image_rows import ImageRows
-from ostro.engine.kv_pages import KvPages, machine_memory
+from ostro.engine.kv_pages import KvPages
 from ostro.engine.penalties import Breakers
 from ostro.engine.sampler import Sampler, SamplerState
 from ostro.engine.scheduler import Scheduler
 from ostro.engine.sequence import Sequence
 from ostro.engine.text_stream import TextStream
 from ostro.errors import EngineError, InvalidParameter, PromptTooLong
+from ostro.ops.memory import machine_memory
 from ostro.ops.protocol import MatrixT, StoreT
 from ostro.types import Event
 

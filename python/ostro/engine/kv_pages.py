@@ -222,22 +222,3 @@ class KvPages:
             else:
                 high = middle - 1
         return low
-
-
-def machine_memory() -> int:
-    """Bytes that this process may use, as far as the operating system tells: a bound, not a promise."""
-    limits = [
-        _number("/proc/meminfo", "MemAvailable:", 1 << 10),
-        _number("/sys/fs/cgroup/memory.max"),
-        _number("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
-    ]
-    return min((limit for limit in limits if limit is not None), default=8 << 30)
-
-
-def _number(path: str, label: str = "", unit: int = 1) -> int | None:
-    """The number after `label` in a file, times `unit`; None without such a file or number ("max")."""
-    try:
-        text = Path(path).read_text()
-        return int(text[text.index(label) + len(label) :].split(maxsplit=1)[0]) * unit
-    except (OSError, ValueError, IndexError):
-        return None

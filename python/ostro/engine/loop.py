@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections import deque
 from concurrent.futures import CancelledError, Future
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from ostro.errors import EngineError, Overloaded
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from types import TracebackType
 
     from ostro.engine.engine import Engine, EngineStats
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
     Sink = Callable[[Event], None]
 
 _log = logging.getLogger(__name__)
+
+CHORE_SECONDS = 0.02
+"""Time for a chore behind a step, beyond which no part of it begins."""
 
 T = TypeVar("T")
 
@@ -60,6 +64,7 @@ class EngineLoop:
         self._live = 0
         self._closed = False
         self._sinks: dict[int, Sink] = {}
+        self._chore: Iterator[None] | None = None
         self._thread = threading.Thread(target=self._run, name="ostro-engine", daemon=True)
         self._thread.start()
 
@@ -106,6 +111,22 @@ class EngineLoop:
             self._post(call, future)
         return future
 
+    def begin_chore(self, chore: Iterator[None]) -> None:
+        """Have the engine thread do some work in parts, instead of any chore before.
+
+        For a moment behind each step, and for as long as there is nothing else to do.
+        """
+
+        def begin() -> None:
+            self._chore = chore
+
+        self.run_between_steps(begin)
+
+    def await_chore(self) -> None:
+        """Return when there is no chore any more."""
+        while self.run_between_steps(lambda: self._chore).result() is not None:
+            time.sleep(CHORE_SECONDS)
+
     def replace_ops(self, ops: Ops[Any, Any]) -> None:
         """See Engine.replace_ops; returns when it is so. EngineError when the engine is closed."""
         try:
@@ -144,7 +165,7 @@ class EngineLoop:
     def _run(self) -> None:
         while True:
             with self._changed:
-                while not (self._inbox or self._engine.has_work or self._closed):
+                while not (self._inbox or self._engine.has_work or self._closed or self._chore):
                     self._changed.wait()
                 commands, self._inbox = self._inbox, deque()
                 closed = self._closed
@@ -160,6 +181,18 @@ class EngineLoop:
                 self._step()
             if closed and not self._engine.has_work:
                 return
+            if self._chore is not None:
+                self._work_on(self._chore)
+
+    def _work_on(self, chore: Iterator[None]) -> None:
+        end = time.perf_counter() + CHORE_SECONDS
+        try:
+            for _ in chore:
+                if time.perf_counter() >= end:
+                    return
+        except BaseException:  # steps go on without it
+            _log.exception("work between steps failed")
+        self._chore = None
 
     def _admit(self, sequence: Sequence, sink: Sink) -> None:
         self._sinks[sequence.id] = sink

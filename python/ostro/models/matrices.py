@@ -28,6 +28,13 @@ def named_matrices(model: Gemma3[MatrixT]) -> Iterator[Named[MatrixT]]:
         yield "lm_head.weight", model.lm_head
 
 
+def text_matrices(model: Gemma3[MatrixT]) -> Iterator[MatrixT]:
+    """What a step of the text half multiplies with, in that order."""
+    for layer in model.layers:
+        yield from (matrix for _, matrix in _decoder_layer("", layer))
+    yield model.lm_head
+
+
 def _decoder_layer(prefix: str, layer: DecoderLayer[MatrixT]) -> Iterator[Named[MatrixT]]:
     q, k, v = layer.qkv_proj
     yield prefix + "self_attn.q_proj.weight", q

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
+from ostro.models.matrices import text_matrices
 from ostro.ops.protocol import PAGE_SIZE, Matrix, StoreT
 from ostro.ops.tensor import FORMATS
 
@@ -69,11 +70,7 @@ class Work:
     def of(cls, model: Gemma3[StoredT], ops: Ops[StoredT, StoreT]) -> Work:
         """Of a loaded model."""
         config = model.config
-        matrices = [
-            matrix
-            for layer in model.layers
-            for matrix in (*layer.qkv_proj, layer.o_proj, layer.gate_proj, layer.up_proj, layer.down_proj)
-        ]
+        *matrices, head = text_matrices(model)
         kinds = config.layer_kinds
         # Scores and the weighted sum: two products per query head.
         row_macs = 2 * config.num_attention_heads * config.head_dim
@@ -88,8 +85,8 @@ class Work:
         return cls(
             layer_bytes=_nbytes(matrices),
             layer_macs=_weights(matrices),
-            head_bytes=_nbytes([model.lm_head]),
-            head_macs=_weights([model.lm_head]),
+            head_bytes=_nbytes([head]),
+            head_macs=_weights([head]),
             attention=tuple(attention),
             dense=all(matrix.format in DENSE for matrix in matrices),
         )

@@ -44,6 +44,7 @@ pub fn embed(
     mut out: RowsOut<'_>,
 ) -> PyResult<()> {
     let (token_ids, out) = (token_ids.as_slice()?, out.as_slice_mut()?);
+    let table = table.storage();
     detached(py, || regions::embed(&team.0, table.weights(), token_ids, scale, out))
 }
 
@@ -75,8 +76,9 @@ pub fn qkv(
         page_table: page_table.as_slice()?,
     };
     let (x, rope, q) = (x.as_slice()?, rope.as_slice()?, q.as_slice_mut()?);
-    let projections = [q_proj.weights(), k_proj.weights(), v_proj.weights()];
+    let projections = [q_proj.storage(), k_proj.storage(), v_proj.storage()];
     py.detach(|| {
+        let projections = projections.each_ref().map(|matrix| matrix.weights());
         let mut store = store.write()?;
         let mode = team.1;
         regions::qkv(&team.0, x, norm, projections, norms, rope, &rows, &mut store, layer, q, mode).map_err(invalid)
@@ -119,6 +121,7 @@ pub fn project_add(
 ) -> PyResult<()> {
     let (x, h) = (x.as_slice_mut()?, h.as_slice()?);
     let norm = Norm { weight: norm.as_slice()?, eps };
+    let proj = proj.storage();
     detached(py, || regions::project_add(&team.0, x, h, proj.weights(), norm, team.1))
 }
 
@@ -135,6 +138,7 @@ pub fn gated_gelu(
 ) -> PyResult<()> {
     let (x, out) = (x.as_slice()?, out.as_slice_mut()?);
     let norm = Norm { weight: norm.as_slice()?, eps };
+    let (gate, up) = (gate.storage(), up.storage());
     detached(py, || regions::gated_gelu(&team.0, x, norm, gate.weights(), up.weights(), out, team.1))
 }
 
@@ -151,6 +155,7 @@ pub fn head(
 ) -> PyResult<()> {
     let (x, rows, out) = (x.as_slice()?, rows.as_slice()?, out.as_slice_mut()?);
     let norm = Norm { weight: norm.as_slice()?, eps };
+    let proj = proj.storage();
     detached(py, || regions::head(&team.0, x, rows, norm, proj.weights(), out, team.1))
 }
 

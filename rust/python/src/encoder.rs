@@ -5,14 +5,14 @@ use ostro_kernels::regions::{self, LayerNorm, Linear};
 use pyo3::prelude::*;
 
 use crate::calls::detached;
-use crate::weights::Matrix;
+use crate::weights::{Matrix, Storage};
 use crate::{KvStore, Team, invalid};
 
 type Vector<'py> = PyReadonlyArray1<'py, f32>;
 type Rows<'py> = PyReadonlyArray2<'py, f32>;
 type RowsOut<'py> = PyReadwriteArray2<'py, f32>;
 
-fn as_linear<'a>(matrix: &'a Matrix, bias: &'a Vector<'_>) -> PyResult<Linear<'a>> {
+fn as_linear<'a>(matrix: &'a Storage, bias: &'a Vector<'_>) -> PyResult<Linear<'a>> {
     Ok(Linear { weights: matrix.weights(), bias: bias.as_slice()? })
 }
 
@@ -29,7 +29,8 @@ pub fn linear(
     bias: Vector<'_>,
     mut out: RowsOut<'_>,
 ) -> PyResult<()> {
-    let (x, proj, out) = (x.as_slice()?, as_linear(proj, &bias)?, out.as_slice_mut()?);
+    let proj = proj.storage();
+    let (x, proj, out) = (x.as_slice()?, as_linear(&proj, &bias)?, out.as_slice_mut()?);
     detached(py, || regions::linear(&team.0, x, proj, out, team.1))
 }
 
@@ -66,7 +67,8 @@ pub fn encoder_qkv(
     mut q: RowsOut<'_>,
 ) -> PyResult<()> {
     let (x, norm, q) = (x.as_slice()?, as_norm(&norm, &norm_bias, eps)?, q.as_slice_mut()?);
-    let projections = [as_linear(q_proj, &q_bias)?, as_linear(k_proj, &k_bias)?, as_linear(v_proj, &v_bias)?];
+    let [q_proj, k_proj, v_proj] = [q_proj.storage(), k_proj.storage(), v_proj.storage()];
+    let projections = [as_linear(&q_proj, &q_bias)?, as_linear(&k_proj, &k_bias)?, as_linear(&v_proj, &v_bias)?];
     py.detach(|| {
         let mut store = store.write()?;
         regions::encoder_qkv(&team.0, x, norm, projections, start, &mut store, q, team.1).map_err(invalid)
@@ -82,7 +84,8 @@ pub fn linear_add(
     proj: &Matrix,
     bias: Vector<'_>,
 ) -> PyResult<()> {
-    let (x, h, proj) = (x.as_slice_mut()?, h.as_slice()?, as_linear(proj, &bias)?);
+    let proj = proj.storage();
+    let (x, h, proj) = (x.as_slice_mut()?, h.as_slice()?, as_linear(&proj, &bias)?);
     detached(py, || regions::linear_add(&team.0, x, h, proj, team.1))
 }
 
@@ -99,6 +102,7 @@ pub fn norm_gelu(
     mut out: RowsOut<'_>,
 ) -> PyResult<()> {
     let (x, norm, out) = (x.as_slice()?, as_norm(&norm, &norm_bias, eps)?, out.as_slice_mut()?);
-    let proj = as_linear(proj, &bias)?;
+    let proj = proj.storage();
+    let proj = as_linear(&proj, &bias)?;
     detached(py, || regions::norm_gelu(&team.0, x, norm, proj, out, team.1))
 }

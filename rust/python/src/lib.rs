@@ -59,6 +59,11 @@ impl Team {
     fn isa(&self) -> &'static str {
         self.0.isa().name()
     }
+
+    #[getter]
+    fn reads_strips(&self) -> bool {
+        self.0.isa().reads_strips()
+    }
 }
 
 /// Pages of keys and values of all layers of one kind.

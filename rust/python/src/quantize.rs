@@ -21,6 +21,6 @@ pub fn quantize(
 ) -> PyResult<()> {
     let format = Format::parse(format).ok_or_else(|| invalid(format!("unknown number format {format:?}")))?;
     let importance = importance.as_ref().map(|importance| importance.as_slice()).transpose()?;
-    let out = out.as_slice_mut()?;
+    let (source, out) = (source.storage(), out.as_slice_mut()?);
     detached(py, || regions::quantize(&team.0, source.weights(), format, importance, out))
 }

@@ -1,33 +1,71 @@
 //! `Matrix`: weights that stay where Python keeps them.
 
-use numpy::{PyArray1, PyArray2, PyArrayMethods, PyReadonlyArray1};
-use ostro_kernels::formats::{Format, Weights};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use numpy::{PyArray1, PyArray2, PyArrayMethods, PyReadonlyArray1, PyReadwriteArray1, PyUntypedArrayMethods};
+use ostro_kernels::formats::{Format, STRIP, Weights};
+use ostro_kernels::regions;
 use pyo3::prelude::*;
 
-use crate::invalid;
+use crate::{Team, invalid};
 
-/// A weight matrix [rows, cols] in its file's number format; keeps `data` alive and never copies it.
-#[pyclass(frozen, module = "ostro._kernels")]
-pub struct Matrix {
-    data: Py<PyArray1<u8>>,
+/// Bytes of an array.
+#[derive(Clone, Copy)]
+struct Bytes {
     start: *const u8,
     len: usize,
+}
+
+impl Bytes {
+    fn of(bytes: &[u8]) -> Self {
+        Self { start: bytes.as_ptr(), len: bytes.len() }
+    }
+
+    fn split_at(self, at: usize) -> (Self, Self) {
+        assert!(at <= self.len);
+        (Self { len: at, ..self }, Self { start: self.start.wrapping_add(at), len: self.len - at })
+    }
+}
+
+/// Where a matrix lies at some time.
+pub struct Storage {
+    /// What keeps the bytes alive.
+    arrays: Vec<Py<PyArray1<u8>>>,
+    strips: Bytes,
+    /// The rows behind the strips.
+    data: Bytes,
+    /// Rows that were moved, and where to.
+    moved: usize,
+    room: Option<Bytes>,
     format: Format,
     rows: usize,
     cols: usize,
 }
 
-// SAFETY: the bytes behind `start` belong to an array that `data` keeps alive and that `new` found read-only.
-unsafe impl Send for Matrix {}
+// SAFETY: the bytes belong to arrays that `arrays` keeps alive. `new` found the matrix's own array read-only, and of the
+// other one `repack` writes only what no storage shows yet.
+unsafe impl Send for Storage {}
 // SAFETY: as above; shared reads only.
-unsafe impl Sync for Matrix {}
+unsafe impl Sync for Storage {}
+
+impl Storage {
+    pub fn weights(&self) -> Weights<'_> {
+        // SAFETY: addresses and lengths within arrays that are kept alive; numpy does not move an array's buffer while
+        // references to the array exist.
+        let [strips, data] =
+            [self.strips, self.data].map(|bytes| unsafe { std::slice::from_raw_parts(bytes.start, bytes.len) });
+        Weights::with_strips(strips, data, self.format, self.rows, self.cols).expect("checked in new")
+    }
+}
+
+/// A weight matrix [rows, cols] in its file's number format; keeps its bytes alive.
+#[pyclass(frozen, module = "ostro._kernels")]
+pub struct Matrix(RwLock<Arc<Storage>>);
 
 impl Matrix {
-    pub fn weights(&self) -> Weights<'_> {
-        // SAFETY: address and length of the array that `data` keeps alive; numpy does not move an array's
-        // buffer while references to the array exist.
-        let bytes = unsafe { std::slice::from_raw_parts(self.start, self.len) };
-        Weights::new(bytes, self.format, self.rows, self.cols).expect("checked in new")
+    /// Where it is now. What is read from there stays there.
+    pub fn storage(&self) -> Arc<Storage> {
+        Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
@@ -41,40 +79,79 @@ impl Matrix {
         if data.getattr("flags")?.getattr("writeable")?.extract()? {
             return Err(invalid("the weights' bytes must be a read-only array"));
         }
-        let (start, len) = (bytes.as_ptr(), bytes.len());
-        Ok(Self { data: data.as_unbound().clone_ref(data.py()), start, len, format, rows, cols })
+        let (strips, data, arrays) =
+            (Bytes::of(&[]), Bytes::of(bytes), vec![data.as_unbound().clone_ref(data.py())]);
+        Ok(Self(RwLock::new(Arc::new(Storage { arrays, strips, data, moved: 0, room: None, format, rows, cols }))))
+    }
+
+    fn repack(&self, py: Python<'_>, team: &Team, mut room: PyReadwriteArray1<'_, u8>, stop: usize) -> PyResult<()> {
+        let now = self.storage();
+        let Storage { format, rows, cols, moved, .. } = *now;
+        let row_bytes = format.row_bytes(cols).map_err(invalid)?;
+        if !room.is_contiguous() {
+            return Err(invalid("room: not contiguous"));
+        }
+        let place = Bytes { start: room.as_array_mut().as_ptr(), len: room.len() };
+        if place.len != rows * row_bytes || now.room.is_some_and(|room| room.start != place.start) {
+            return Err(invalid("room: not the one for this matrix"));
+        }
+        if stop <= moved || stop > rows || (stop < rows && !stop.is_multiple_of(STRIP)) {
+            return Err(invalid(format!("stop {stop}: {moved} of {rows} rows are moved, in strips of {STRIP}")));
+        }
+        let (from, to) = (moved * row_bytes, stop * row_bytes);
+        // SAFETY: within the room, which is contiguous and borrowed for writing. No storage shows these bytes: they are
+        // behind what was moved.
+        let part = unsafe { std::slice::from_raw_parts_mut(place.start.add(from).cast_mut(), to - from) };
+        py.detach(|| regions::repack(&team.0, now.weights(), moved..stop, part)).map_err(invalid)?;
+        let packed = if regions::wants_strips(&team.0, format) { stop / STRIP * STRIP } else { 0 };
+        let mut arrays = vec![room.as_unbound().clone_ref(py)];
+        let (strips, data) = if stop == rows {
+            place.split_at(packed * row_bytes)
+        } else {
+            arrays.extend(now.arrays.iter().map(|array| array.clone_ref(py)));
+            (place.split_at(packed * row_bytes).0, now.data.split_at((packed * row_bytes).saturating_sub(now.strips.len)).1)
+        };
+        let next = Storage { arrays, strips, data, moved: stop, room: Some(place), format, rows, cols };
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(next);
+        Ok(())
+    }
+
+    #[getter]
+    fn moved(&self) -> usize {
+        self.storage().moved
     }
 
     #[getter]
     fn rows(&self) -> usize {
-        self.rows
+        self.storage().rows
     }
 
     #[getter]
     fn cols(&self) -> usize {
-        self.cols
+        self.storage().cols
     }
 
     #[getter]
     fn format(&self) -> &'static str {
-        self.format.name()
+        self.storage().format.name()
     }
 
     #[getter]
     fn data(&self, py: Python<'_>) -> Py<PyArray1<u8>> {
-        self.data.clone_ref(py)
+        self.storage().arrays.last().expect("there is at least one").clone_ref(py)
     }
 
     fn dequantize<'py>(&self, py: Python<'py>, start: usize, stop: usize) -> PyResult<Bound<'py, PyArray2<f32>>> {
-        if start > stop || stop > self.rows {
-            return Err(invalid(format!("rows {start}:{stop} of a matrix with {} rows", self.rows)));
+        let storage = self.storage();
+        let weights = storage.weights();
+        if start > stop || stop > weights.rows() {
+            return Err(invalid(format!("rows {start}:{stop} of a matrix with {} rows", weights.rows())));
         }
-        let out = PyArray2::<f32>::zeros(py, [stop - start, self.cols], false);
+        let out = PyArray2::<f32>::zeros(py, [stop - start, weights.cols()], false);
         let mut view = out.readwrite();
         let values = view.as_slice_mut().map_err(invalid)?;
-        let weights = self.weights();
         py.detach(|| {
-            for (row, values) in (start..stop).zip(values.chunks_exact_mut(self.cols.max(1))) {
+            for (row, values) in (start..stop).zip(values.chunks_exact_mut(weights.cols().max(1))) {
                 weights.dequantize_row(row, values);
             }
         });

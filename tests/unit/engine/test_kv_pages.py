@@ -8,7 +8,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from ostro.engine.kv_pages import KvPages, machine_memory, pages_for
+from ostro.engine.kv_pages import KvPages, pages_for
+from ostro.ops.memory import machine_memory
 from ostro.ops.protocol import PAGE_SIZE
 from tests.unit.engine.mock_model import MockStore
 

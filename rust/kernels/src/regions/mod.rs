@@ -9,6 +9,7 @@ mod encoder;
 mod feed_forward;
 mod product;
 mod quantize;
+mod repack;
 mod select;
 
 use std::sync::{Mutex, PoisonError};
@@ -18,6 +19,7 @@ pub use embed::{embed, rope};
 pub use encoder::{Linear, encoder_qkv, layer_norm, linear, linear_add, norm_gelu};
 pub use feed_forward::{gated_gelu, head, project_add};
 pub use quantize::quantize;
+pub use repack::{repack, wants_strips};
 pub use select::{log_sum_exp, top_k};
 
 pub use crate::attention::Attend;
