@@ -192,7 +192,7 @@ fn product(
         team.run(|worker| {
             let member = &mut *lock(&members[worker.index]);
             let acts = inputs.write(worker, 0, isa, shared, &mut member.own, &mut member.row);
-            worker.share(1, width, helping(width, tokens, worker.count), |rows| {
+            worker.stream(1, width, helping(width, tokens, worker.count), |rows| {
                 // SAFETY: the share hands every row of the matrix, a column of the product, to one member.
                 let view = unsafe { view(product, width) };
                 matmul::multiply(isa, &proj.weights, rows.clone(), acts, mode, view, &mut member.scratch);

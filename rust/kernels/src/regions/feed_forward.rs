@@ -88,7 +88,7 @@ pub fn gated_gelu(
         team.run(|worker| {
             let member = &mut *lock(&members[worker.index]);
             let acts = inputs.write(worker, 0, isa, shared, &mut member.own, &mut member.row);
-            worker.share(1, width, helping(width, tokens, worker.count), |rows| {
+            worker.stream(1, width, helping(width, tokens, worker.count), |rows| {
                 for (weights, product) in [(&gate, &gates), (&up, &ups)] {
                     // SAFETY: the share hands every row to one member.
                     let view = unsafe { view(product, width) };

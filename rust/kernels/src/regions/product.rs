@@ -142,11 +142,14 @@ impl Inputs<'_> {
     }
 }
 
-/// Rows per helping: a few dozen helpings in all, so that a slow member does not hold up the others.
+/// Rows that a member takes at a time: a few dozen helpings in all, so that a slow member does not hold up the others.
 pub(super) fn helping(rows: usize, tokens: usize, members: usize) -> usize {
-    let most = if tokens < 4 { 1024 } else { 128 };
+    let most = if tokens < 4 { FEW_ROWS } else { 128 };
     (rows / (members * 8)).next_multiple_of(16).clamp(16, most)
 }
+
+/// Most rows of a helping with few tokens: those of a member lie in a row, hence there is no need for long ones.
+const FEW_ROWS: usize = 64;
 
 /// Shares the rows of `weights` out and writes `out[t * weights.rows() + r]`.
 pub(super) fn multiply(
@@ -160,7 +163,7 @@ pub(super) fn multiply(
     scratch: &mut matmul::Scratch,
 ) {
     let rows = weights.rows();
-    worker.share(phase, rows, helping(rows, x.tokens(), worker.count), |range: Range<usize>| {
+    worker.stream(phase, rows, helping(rows, x.tokens(), worker.count), |range: Range<usize>| {
         // SAFETY: the share hands every row to one member, and the buffer outlives the region.
         let view = unsafe { view(out, rows) };
         matmul::multiply(isa, weights, range, x, mode, view, scratch);

@@ -37,6 +37,8 @@ pub(super) struct Shared {
     pub(super) seats: Box<[Seat]>,
     /// For each phase of a run (round << 32 | next item), so that they need no reset between runs.
     pub(super) phases: [Padded<AtomicU64>; PHASES],
+    /// For each member and phase, the pieces of a stream that are left to it: round << 32 | first << 16 | end.
+    pub(super) ranges: Box<[Padded<[AtomicU64; PHASES]>]>,
     pub(super) stop: AtomicBool,
     /// Written by `run` while nobody has joined; read by members after they joined.
     job: UnsafeCell<Option<Job>>,
@@ -74,6 +76,7 @@ impl Shared {
         Self {
             seats: std::iter::repeat_with(seat).take(members).collect(),
             phases: std::array::from_fn(|_| Padded(AtomicU64::new(0))),
+            ranges: std::iter::repeat_with(|| Padded(std::array::from_fn(|_| AtomicU64::new(0)))).take(members).collect(),
             stop: AtomicBool::new(false),
             job: UnsafeCell::new(None),
             roster: Padded(AtomicU64::new(CLOSED)),
@@ -93,6 +96,7 @@ impl Shared {
         if round == 1 {
             // The first round, or the numbers start again: no counter may hold a number that comes back.
             self.phases.iter().for_each(|phase| phase.0.store(0, Ordering::Relaxed));
+            self.ranges.iter().flat_map(|ranges| &ranges.0).for_each(|range| range.store(0, Ordering::Relaxed));
         }
         // SAFETY: the roster is closed and empty, so that no member reads the job.
         unsafe { *self.job.get() = Some(job) };

@@ -46,6 +46,75 @@ fn every_item_is_handed_out_once_in_every_run() {
 }
 
 #[test]
+fn every_item_of_a_stream_is_handed_out_once_whoever_is_there() {
+    for threads in 1..=4 {
+        let team = Team::new(threads).unwrap();
+        for round in 0..400 {
+            let items = round * 7 % 311;
+            let chunk = 1 + round % 6;
+            let counts: Vec<AtomicUsize> = (0..items).map(|_| AtomicUsize::new(0)).collect();
+            let again: Vec<AtomicUsize> = (0..items).map(|_| AtomicUsize::new(0)).collect();
+            team.run(|worker| {
+                let slow = worker.index == round % threads;
+                for (phase, counts) in [(0, &counts), (15, &again)] {
+                    worker.stream(phase, items, chunk, |range| {
+                        assert!(!range.is_empty() && range.len() <= chunk);
+                        counts[range].iter().for_each(|count| {
+                            count.fetch_add(1, Ordering::Relaxed);
+                        });
+                        if slow {
+                            thread::yield_now();
+                        }
+                    });
+                }
+                worker.barrier();
+                assert!(counts.iter().chain(&again).all(|count| count.load(Ordering::Relaxed) == 1));
+            });
+        }
+    }
+}
+
+#[test]
+fn members_take_a_stream_in_order_and_the_rest_of_who_is_late() {
+    let team = Team::new(2).unwrap();
+    let orders = [Mutex::new(Vec::new()), Mutex::new(Vec::new())];
+    let robbed = AtomicBool::new(false);
+    gather(&team, |worker| {
+        worker.stream(0, 100, 1, |range| {
+            let mut order = orders[worker.index].lock().unwrap();
+            order.push(range.start);
+            if worker.index == 1 && order.len() == 1 {
+                drop(order);
+                while !robbed.load(Ordering::SeqCst) {
+                    thread::yield_now();
+                }
+            } else if worker.index == 0 && order.len() == 51 {
+                robbed.store(true, Ordering::SeqCst);
+            }
+        });
+    });
+    let [first, second] = orders.map(|order| order.into_inner().unwrap());
+    assert_eq!(first[..50], (0..50).collect::<Vec<_>>());
+    assert_eq!(second[0], 50);
+    // One piece of the other member's was taken, 49 were left: half of them, and the bigger half.
+    assert_eq!(first[50], 75);
+    assert_eq!(first.len() + second.len(), 100);
+}
+
+/// More items than a word has room for pieces of one.
+#[test]
+fn a_stream_may_be_long() {
+    let team = Team::new(2).unwrap();
+    let count = AtomicUsize::new(0);
+    team.run(|worker| {
+        worker.stream(3, 1_000_000, 1, |range| {
+            count.fetch_add(range.len(), Ordering::Relaxed);
+        });
+    });
+    assert_eq!(count.into_inner(), 1_000_000);
+}
+
+#[test]
 fn members_have_their_own_index_and_all_can_take_part() {
     let team = Team::new(4).unwrap();
     let seen = Mutex::new(Vec::new());
@@ -163,16 +232,22 @@ fn a_run_inside_a_run_is_refused() {
 #[test]
 fn round_numbers_may_start_again() {
     let team = Team::new(2).unwrap();
-    team.run(|worker| worker.share(15, 5, 1, |_| {}));
+    team.run(|worker| {
+        worker.share(15, 5, 1, |_| {});
+        worker.stream(14, 5, 1, |_| {});
+    });
     *team.round.lock().unwrap() = u32::MAX;
     let count = AtomicUsize::new(0);
     team.run(|worker| {
         worker.share(15, 5, 1, |_| {
             count.fetch_add(1, Ordering::Relaxed);
         });
+        worker.stream(14, 5, 1, |_| {
+            count.fetch_add(1, Ordering::Relaxed);
+        });
     });
     assert_eq!(*team.round.lock().unwrap(), 1);
-    assert_eq!(count.into_inner(), 5);
+    assert_eq!(count.into_inner(), 10);
 }
 
 #[test]

@@ -44,6 +44,84 @@ impl Worker<'_> {
         }
     }
 
+    /// As [`share`](Self::share), in such a way that members go through memory in one direction: each has a range of its
+    /// own, from which it takes chunk after chunk. Who is done takes half of what another one has left.
+    ///
+    /// # Panics
+    /// As `share`.
+    pub fn stream(&self, phase: usize, items: usize, chunk: usize, mut work: impl FnMut(Range<usize>)) {
+        assert!(phase < PHASES, "phase {phase}: a run has {PHASES}");
+        assert!(u32::try_from(items).is_ok(), "{items} items do not fit a share");
+        let chunk = chunk.max(1).max(items.div_ceil(usize::from(u16::MAX)));
+        let pieces = items.div_ceil(chunk);
+        loop {
+            while let Some(piece) = self.next_piece(phase, pieces) {
+                work(piece * chunk..items.min((piece + 1) * chunk));
+            }
+            if !self.rob(phase, pieces) {
+                return;
+            }
+        }
+    }
+
+    /// The first piece that is left to this member.
+    fn next_piece(&self, phase: usize, pieces: usize) -> Option<usize> {
+        let slot = &self.shared.ranges[self.index].0[phase];
+        let mut seen = slot.load(Ordering::Relaxed);
+        loop {
+            let left = self.left(seen, self.index, pieces);
+            if left.is_empty() {
+                return None;
+            }
+            let after = self.as_word(left.start + 1..left.end);
+            match slot.compare_exchange_weak(seen, after, Ordering::Relaxed, Ordering::Relaxed) {
+                Ok(_) => return Some(left.start),
+                Err(now) => seen = now,
+            }
+        }
+    }
+
+    /// Makes the second half of what another member has left this member's own; false when nobody has any.
+    ///
+    /// Only its owner fills a range that is empty, and a piece that was taken is in no range again: a range that looks as it
+    /// did is the same.
+    fn rob(&self, phase: usize, pieces: usize) -> bool {
+        let others = (self.index + 1..self.count).chain(0..self.index);
+        for other in others {
+            let slot = &self.shared.ranges[other].0[phase];
+            let mut seen = slot.load(Ordering::Relaxed);
+            loop {
+                let left = self.left(seen, other, pieces);
+                if left.is_empty() {
+                    break;
+                }
+                let middle = left.start + left.len() / 2;
+                let after = self.as_word(left.start..middle);
+                match slot.compare_exchange_weak(seen, after, Ordering::Relaxed, Ordering::Relaxed) {
+                    Ok(_) => {
+                        let own = self.as_word(middle..left.end);
+                        self.shared.ranges[self.index].0[phase].store(own, Ordering::Relaxed);
+                        return true;
+                    }
+                    Err(now) => seen = now,
+                }
+            }
+        }
+        false
+    }
+
+    /// What a word says is left to a member: in a round in which nobody has touched it, its share of all.
+    fn left(&self, word: u64, member: usize, pieces: usize) -> Range<usize> {
+        if (word >> 32) as u32 == self.round {
+            return (word >> 16) as usize & 0xffff..word as usize & 0xffff;
+        }
+        pieces * member / self.count..pieces * (member + 1) / self.count
+    }
+
+    fn as_word(&self, pieces: Range<usize>) -> u64 {
+        u64::from(self.round) << 32 | (pieces.start as u64) << 16 | pieces.end as u64
+    }
+
     /// The counter holds (round, next item), so that it need not be reset between runs.
     fn claim(&self, phase: usize, items: usize, chunk: usize) -> Option<usize> {
         let counter = &self.shared.phases[phase].0;

@@ -22,7 +22,7 @@ use super::lanes::each8;
 use super::legacy::{Q4_0, Q4_1, Q5_0, Q5_1, Q8_0};
 
 /// Bytes between what is multiplied and what is fetched into the L2 cache meanwhile.
-const AHEAD: usize = 6144;
+const AHEAD: usize = 4096;
 
 /// # Panics
 /// When the CPU lacks AVX-512 VNNI, or the weights are in no format that has strips.
@@ -102,7 +102,12 @@ fn multiply<D: Strip, const T: usize, const P: usize>(
             let mut values = [0.0_f32; STRIP];
             // SAFETY: sixteen floats.
             unsafe { _mm512_storeu_ps(values.as_mut_ptr(), result) };
-            out.set_rows(token, first + wanted.start, &values[wanted.clone()]);
+            if wanted.len() == STRIP {
+                // A length that the compiler knows: one store instead of a call.
+                out.set_rows(token, first, &values);
+            } else {
+                out.set_rows(token, first + wanted.start, &values[wanted.clone()]);
+            }
         }
     }
 }
@@ -230,6 +235,7 @@ macro_rules! products {
         each8!(|QUAD| {
             if QUAD < $count {
                 let quad = $first + QUAD;
+                fetch::<D>($at, $base + $phase, quad);
                 let w = D::codes($at, $base, $phase, quad);
                 for t in 0..T {
                     low[t] = _mm512_dpbusd_epi32(low[t], w, $x[t].quad::<0>(8 * ($base + $phase) + quad));
@@ -274,7 +280,6 @@ unsafe fn accumulate<D: Strip, const T: usize, const P: usize>(
         each8!(|PHASE| {
             if PHASE < D::PERIOD {
                 let block = base + PHASE;
-                fetch::<D>(at, block);
                 // SAFETY: see above.
                 unsafe {
                     if !D::FORMAT.has_integer_scales() {
@@ -327,14 +332,14 @@ fn add_run<const T: usize>(sums: &[__m512i; T], scale: __m512, v: &mut [__m512; 
     }
 }
 
-/// Asks for an eighth of a group of what will be needed.
+/// Asks for an eighth of a block of what will be needed.
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn fetch<D: Strip>(at: At, part: usize) {
-    // Lines of a group: 16 rows * bytes / 64.
-    let lines = part * D::BYTES / 4 / LANES..(part + 1) * D::BYTES / 4 / LANES;
-    for line in lines {
-        _mm_prefetch::<_MM_HINT_T1>(at.start.wrapping_add(AHEAD + 64 * line).cast());
+fn fetch<D: Strip>(at: At, block: usize, part: usize) {
+    let bytes = STRIP * D::BYTES / LANES;
+    let lines = bytes.div_ceil(64);
+    for line in part * lines / 8..(part + 1) * lines / 8 {
+        _mm_prefetch::<_MM_HINT_T1>(at.start.wrapping_add(AHEAD + block * bytes + 64 * line).cast());
     }
 }
 
