@@ -9,6 +9,7 @@
 //! A strip is read from its first byte to its last, so that the hardware fetches what follows; AHEAD of that the kernel
 //! asks for it itself.
 
+use core::arch::asm;
 use core::arch::x86_64::*;
 use std::ops::Range;
 
@@ -120,15 +121,31 @@ struct Token<'a> {
 }
 
 impl Token<'_> {
-    /// Four codes of a plane: columns `4 * quad..4 * quad + 4`, of every row's lane.
+    /// Where the codes of block `block` are in a plane.
     #[inline]
-    #[target_feature(enable = "avx512f")]
-    fn quad<const PLANE: usize>(self, quad: usize) -> __m512i {
-        debug_assert!(quad < 64);
+    fn block<const PLANE: usize>(self, block: usize) -> *const i8 {
+        debug_assert!(block < LANES);
         let plane = if PLANE == 0 { &self.codes.low } else { &self.codes.high };
-        // SAFETY: a group has 64 quads of codes, aligned to 64 bytes.
-        _mm512_set1_epi32(unsafe { plane.as_ptr().cast::<i32>().add(quad).read() })
+        plane.as_ptr().wrapping_add(BLOCK * block)
     }
+}
+
+/// sums + products of the bytes `w` with the four codes at `codes + AT`, the same for each row.
+///
+/// In assembly, since compilers make two instructions of it when they cannot see that nothing in between writes memory.
+///
+/// # Safety
+/// The CPU has AVX-512 VNNI, and the codes are readable.
+#[inline]
+#[target_feature(enable = "avx512f,avx512vnni")]
+unsafe fn add_products<const AT: usize>(mut sums: __m512i, w: __m512i, codes: *const i8) -> __m512i {
+    // SAFETY: the caller's promise.
+    unsafe {
+        asm!("vpdpbusd {sums}, {w}, dword ptr [{codes} + {at}]{{1to16}}",
+            sums = inout(zmm_reg) sums, w = in(zmm_reg) w, codes = in(reg) codes, at = const AT,
+            options(pure, readonly, nostack, preserves_flags));
+    }
+    sums
 }
 
 /// A group of a strip, with so many storage blocks.
@@ -234,13 +251,14 @@ macro_rules! products {
         }
         each8!(|QUAD| {
             if QUAD < $count {
-                let quad = $first + QUAD;
-                fetch::<D>($at, $base + $phase, quad);
-                let w = D::codes($at, $base, $phase, quad);
+                fetch::<D>($at, $base + $phase, $first + QUAD);
+                let w = D::codes($at, $base, $phase, $first + QUAD);
                 for t in 0..T {
-                    low[t] = _mm512_dpbusd_epi32(low[t], w, $x[t].quad::<0>(8 * ($base + $phase) + quad));
+                    let codes = $x[t].block::<0>($base + $phase);
+                    low[t] = add_products::<{ 4 * ($first + QUAD) }>(low[t], w, codes);
                     if P > 1 {
-                        high[t] = _mm512_dpbusd_epi32(high[t], w, $x[t].quad::<1>(8 * ($base + $phase) + quad));
+                        let codes = $x[t].block::<1>($base + $phase);
+                        high[t] = add_products::<{ 4 * ($first + QUAD) }>(high[t], w, codes);
                     }
                 }
             }
@@ -339,7 +357,10 @@ fn fetch<D: Strip>(at: At, block: usize, part: usize) {
     let bytes = STRIP * D::BYTES / LANES;
     let lines = bytes.div_ceil(64);
     for line in part * lines / 8..(part + 1) * lines / 8 {
-        _mm_prefetch::<_MM_HINT_T1>(at.start.wrapping_add(AHEAD + block * bytes + 64 * line).cast());
+        let place = at.start.wrapping_add(AHEAD + block * bytes + 64 * line);
+        // SAFETY: a hint, for whatever place. Compilers take the intrinsic for one that writes memory, and no longer make
+        // loads before it parts of products behind it.
+        unsafe { asm!("prefetcht1 [{}]", in(reg) place, options(nomem, nostack, preserves_flags)) };
     }
 }
 
