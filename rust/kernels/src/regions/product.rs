@@ -10,9 +10,6 @@ use crate::matmul::{self, Activations, Mode, Needs, OutView, TILE};
 use crate::norm::{layer_norm, rms_norm};
 use crate::team::{Disjoint, Worker};
 
-/// Up to this many tokens every member prepares its own activations: cheaper than waiting for one of them.
-const REDUNDANT_TOKENS: usize = 2;
-
 /// Scratch memory that is kept from call to call.
 pub(super) struct Workspace {
     /// The activations that members share, written in turns.
@@ -78,8 +75,10 @@ impl Inputs<'_> {
         self.rows.map_or(self.values.len() / self.cols, <[i32]>::len)
     }
 
+    /// Whether every member prepares its own activations: there is only work for one. Members that came late would miss
+    /// the whole run if it had a barrier here.
     fn redundant(&self) -> bool {
-        self.tokens() <= REDUNDANT_TOKENS
+        self.tokens() <= TILE
     }
 
     /// Before the region: makes room for what members share.
@@ -102,10 +101,9 @@ impl Inputs<'_> {
         let tokens = self.tokens();
         if self.redundant() {
             own.reset(tokens, self.cols, self.needs);
-            let row = room(row, self.cols);
-            for token in 0..tokens {
-                self.input(isa, token, row);
-                own.set_row(token, row);
+            if tokens > 0 {
+                // SAFETY: nobody else knows these.
+                unsafe { own.write_tile(0, self.rows(isa, 0, tokens, row)) };
             }
             return own;
         }
@@ -113,21 +111,25 @@ impl Inputs<'_> {
             for tile in tiles {
                 let first = tile * TILE;
                 let count = TILE.min(tokens - first);
-                let rows = if let (RowNorm::None, None) = (self.norm, self.rows) {
-                    &self.values[first * self.cols..][..count * self.cols]
-                } else {
-                    let rows = room(row, count * self.cols);
-                    for (lane, out) in rows.chunks_exact_mut(self.cols).enumerate() {
-                        self.input(isa, first + lane, out);
-                    }
-                    rows
-                };
+                let rows = self.rows(isa, first, count, row);
                 // SAFETY: the share hands every tile to one member; readers wait at the barrier below.
                 unsafe { shared.write_tile(tile, rows) };
             }
         });
         worker.barrier();
         shared
+    }
+
+    /// `count` rows from row `first` on, as they are multiplied; `scratch` is working memory.
+    fn rows<'r>(&'r self, isa: Isa, first: usize, count: usize, scratch: &'r mut Vec<f32>) -> &'r [f32] {
+        if let (RowNorm::None, None) = (self.norm, self.rows) {
+            return &self.values[first * self.cols..][..count * self.cols];
+        }
+        let rows = room(scratch, count * self.cols);
+        for (lane, out) in rows.chunks_exact_mut(self.cols).enumerate() {
+            self.input(isa, first + lane, out);
+        }
+        rows
     }
 
     /// Row `token`, as it is multiplied.
