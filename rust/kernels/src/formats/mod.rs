@@ -171,6 +171,15 @@ impl<'a> Weights<'a> {
         &self.strips[index * STRIP * self.row_bytes..][..STRIP * self.row_bytes]
     }
 
+    /// The bytes from a row on, which is the first one of a strip if it is in one: those of all strips, or of all rows
+    /// behind them.
+    pub(crate) fn bytes_from(&self, row: usize) -> &'a [u8] {
+        if row < self.packed {
+            return &self.strips[row * self.row_bytes..];
+        }
+        self.data.get((row - self.packed) * self.row_bytes..).unwrap_or_default()
+    }
+
     /// The bytes of one row, which is not in a strip.
     pub(crate) fn row(&self, row: usize) -> &'a [u8] {
         &self.data[(row - self.packed) * self.row_bytes..][..self.row_bytes]

@@ -190,9 +190,9 @@ fn multiply_strips(
 ) {
     #[cfg(target_arch = "x86_64")]
     if isa.reads_strips()
-        && let (Some(precision), true) = (precision, x.has_quads())
+        && let Some(precision) = precision
     {
-        x86::multiply_strips(weights, rows, x, precision, out);
+        x86::multiply_strips(weights, rows, x, precision, out, &mut scratch.x86);
         return;
     }
     let (format, cols) = (weights.format(), weights.cols());

@@ -11,13 +11,14 @@
 
 use std::ops::Range;
 
-use crate::formats::{BLOCK, Weights};
+use crate::formats::{BLOCK, STRIP, Weights};
 use crate::matmul::activations::{Activations, Bytes, Group};
 use crate::matmul::{LANES, OutView};
 
 use super::decode::Decode;
 use super::lanes::each8;
 use super::panel::{Panel, ROWS};
+use super::strips::{At, Strip};
 
 /// Most tokens of a tile: with two vectors of rows, 12 accumulators, and four registers for what they read.
 const TILE: usize = 6;
@@ -65,10 +66,85 @@ pub(super) trait Kernel {
     );
 }
 
+/// Where panels come from.
+pub(super) trait Source<D: Decode> {
+    /// Unpacks group `index`, of `present` blocks, of `count` rows from row `first` on; absent rows are anything.
+    ///
+    /// # Safety
+    /// The CPU has the instruction set of K, and there is such a group.
+    unsafe fn unpack<K: Kernel>(
+        panels: &mut [Panel],
+        weights: &Weights<'_>,
+        rows: (usize, usize),
+        group: (usize, usize),
+    );
+}
+
+/// Rows as they are stored.
+pub(super) struct Rows;
+
+impl<D: Decode> Source<D> for Rows {
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    unsafe fn unpack<K: Kernel>(
+        panels: &mut [Panel],
+        weights: &Weights<'_>,
+        (first, count): (usize, usize),
+        (index, present): (usize, usize),
+    ) {
+        for half in 0..count.div_ceil(8) {
+            // Absent rows repeat the last one: their results are never written.
+            let groups = each8!(|J| {
+                let row = first + (8 * half + J).min(count - 1);
+                weights.row(row).as_ptr().wrapping_add(index * D::BYTES)
+            });
+            let panel = &mut panels[half / 2];
+            // SAFETY: the pointers are those of group `index` of rows of `weights`, of which `present` blocks exist.
+            unsafe {
+                if K::takes_bytes::<D>() {
+                    panel.unpack::<D, true, true>(&groups, present, half % 2);
+                } else if K::NARROW {
+                    panel.unpack::<D, true, false>(&groups, present, half % 2);
+                } else {
+                    panel.unpack::<D, false, false>(&groups, present, half % 2);
+                }
+            }
+        }
+    }
+}
+
+/// Rows in strips, for kernels of AVX-512: `first` is the first one of a strip.
+pub(super) struct Strips;
+
+impl<D: Strip> Source<D> for Strips {
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx2,fma,f16c")]
+    unsafe fn unpack<K: Kernel>(
+        panels: &mut [Panel],
+        weights: &Weights<'_>,
+        (first, _): (usize, usize),
+        (index, present): (usize, usize),
+    ) {
+        for (number, panel) in panels.iter_mut().enumerate() {
+            let at = At::group::<D>(weights.strip(first / STRIP + number).as_ptr(), index, present);
+            // SAFETY: a strip has all groups of its rows, and this one so many blocks.
+            unsafe {
+                if K::takes_bytes::<D>() {
+                    panel.unpack_strip::<D, true, true>(at, present);
+                } else if K::NARROW {
+                    panel.unpack_strip::<D, true, false>(at, present);
+                } else {
+                    panel.unpack_strip::<D, false, false>(at, present);
+                }
+            }
+        }
+    }
+}
+
 /// # Safety
 /// The CPU has the instruction set of K.
 #[target_feature(enable = "avx2,fma,f16c")]
-pub(super) unsafe fn multiply<D: Decode, K: Kernel>(
+pub(super) unsafe fn multiply<D: Decode, K: Kernel, S: Source<D>>(
     weights: &Weights<'_>,
     rows: Range<usize>,
     x: &Activations,
@@ -80,32 +156,17 @@ pub(super) unsafe fn multiply<D: Decode, K: Kernel>(
     let tile = x.tokens().div_ceil(x.tokens().div_ceil(TILE));
     let Scratch { panels, results } = scratch;
     panels.resize_with(PANELS, Panel::default);
-    for first in rows.clone().step_by(PANELS * ROWS) {
+    // Strips are unpacked as a whole.
+    let start = if rows.start < weights.packed_rows() { rows.start / STRIP * STRIP } else { rows.start };
+    for first in (start..rows.end).step_by(PANELS * ROWS) {
         let count = (PANELS * ROWS).min(rows.end - first);
         let panels = &mut panels[..count.div_ceil(ROWS)];
         results.clear();
         results.resize(x.tokens() * panels.len(), Results::default());
         for index in 0..blocks.div_ceil(LANES) {
             let present = LANES.min(blocks - index * LANES);
-            for half in 0..count.div_ceil(8) {
-                // Absent rows repeat the last one: their results are never written.
-                let groups = each8!(|J| {
-                    let row = first + (8 * half + J).min(count - 1);
-                    weights.row(row).as_ptr().wrapping_add(index * D::BYTES)
-                });
-                let panel = &mut panels[half / 2];
-                // SAFETY: the pointers are those of group `index` of rows of `weights`, of which `present` blocks
-                // exist.
-                unsafe {
-                    if K::takes_bytes::<D>() {
-                        panel.unpack::<D, true, true>(&groups, present, half % 2);
-                    } else if K::NARROW {
-                        panel.unpack::<D, true, false>(&groups, present, half % 2);
-                    } else {
-                        panel.unpack::<D, false, false>(&groups, present, half % 2);
-                    }
-                }
-            }
+            // SAFETY: the caller's promise; these rows have such a group.
+            unsafe { S::unpack::<K>(panels, weights, (first, count), (index, present)) };
             let bytes = if K::takes_bytes::<D>() { x.bytes(index) } else { &[] };
             let tiles = x.groups(index).chunks(tile).zip(results.chunks_mut(tile * panels.len()));
             for (index, (x, results)) in tiles.enumerate() {
@@ -125,8 +186,10 @@ pub(super) unsafe fn multiply<D: Decode, K: Kernel>(
         }
         for (token, values) in results.chunks(panels.len()).enumerate() {
             for (panel, values) in values.iter().enumerate() {
-                let rows = ROWS.min(count - panel * ROWS);
-                out.set_rows(token, first + panel * ROWS, &values.0.as_flattened()[..rows]);
+                let first = first + panel * ROWS;
+                let wanted = rows.start.max(first)..rows.end.min(first + ROWS);
+                let values = &values.0.as_flattened()[wanted.start - first..wanted.end - first];
+                out.set_rows(token, wanted.start, values);
             }
         }
     }

@@ -45,6 +45,18 @@ macro_rules! each8 {
 }
 pub(super) use each8;
 
+/// Runs a statement for each J below `$count`, sixteen at most, known at compile time.
+macro_rules! unrolled {
+    (|$j:ident| $count:expr => $run:block) => {
+        $crate::matmul::x86::lanes::each8!(|$j| if $j < $count { $run });
+        $crate::matmul::x86::lanes::each8!(|K| {
+            const $j: usize = K + 8;
+            if $j < $count { $run }
+        });
+    };
+}
+pub(super) use unrolled;
+
 /// Fetches the lines of `count` bytes from `at`, wherever that is.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]

@@ -29,7 +29,6 @@ use crate::isa::Isa;
 use decode::Decode;
 
 pub(super) use amx::pack;
-pub(super) use strips::multiply_strips;
 
 use super::activations::{Activations, Precision};
 use super::{LANES, OutView};
@@ -93,6 +92,61 @@ pub(super) fn multiply(
     }
 }
 
+/// Products of weights in strips.
+///
+/// # Panics
+/// When the CPU lacks AVX-512 VNNI, or the weights are in no format that has strips.
+pub(super) fn multiply_strips(
+    weights: &Weights<'_>,
+    rows: Range<usize>,
+    x: &Activations,
+    precision: Precision,
+    out: &mut OutView<'_>,
+    scratch: &mut Scratch,
+) {
+    assert!(Isa::Avx512Vnni.is_available(), "this CPU has no {}", Isa::Avx512Vnni.name());
+    // SAFETY: the features were just checked.
+    unsafe {
+        match weights.format() {
+            Format::Q4_0 => in_strips::<legacy::Q4_0>(weights, rows, x, precision, out, scratch),
+            Format::Q4_1 => in_strips::<legacy::Q4_1>(weights, rows, x, precision, out, scratch),
+            Format::Q5_0 => in_strips::<legacy::Q5_0>(weights, rows, x, precision, out, scratch),
+            Format::Q5_1 => in_strips::<legacy::Q5_1>(weights, rows, x, precision, out, scratch),
+            Format::Q8_0 => in_strips::<legacy::Q8_0>(weights, rows, x, precision, out, scratch),
+            Format::Q2_K => in_strips::<kquants::Q2K>(weights, rows, x, precision, out, scratch),
+            Format::Q3_K => in_strips::<kquants::Q3K>(weights, rows, x, precision, out, scratch),
+            Format::Q4_K => in_strips::<kquants::Q4K>(weights, rows, x, precision, out, scratch),
+            Format::Q5_K => in_strips::<kquants::Q5K>(weights, rows, x, precision, out, scratch),
+            Format::Q6_K => in_strips::<kquants::Q6K>(weights, rows, x, precision, out, scratch),
+            format => panic!("{} has no strips", format.name()),
+        }
+    }
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
+fn in_strips<D: strips::Strip>(
+    weights: &Weights<'_>,
+    rows: Range<usize>,
+    x: &Activations,
+    precision: Precision,
+    out: &mut OutView<'_>,
+    scratch: &mut Scratch,
+) {
+    let narrow = precision == Precision::Int8;
+    // SAFETY: this function has the features, and only products of `Isa::Amx` take tiled activations.
+    unsafe {
+        if x.is_tiled() {
+            amx::multiply::<D, amx::Strips>(weights, rows, x, precision, out, &mut scratch.amx);
+        } else if x.has_quads() {
+            strips::multiply_few::<D>(weights, rows, x, narrow, out);
+        } else if narrow {
+            gemm::multiply::<D, zmm::Vnni<true>, gemm::Strips>(weights, rows, x, out, &mut scratch.gemm);
+        } else {
+            gemm::multiply::<D, zmm::Vnni<false>, gemm::Strips>(weights, rows, x, out, &mut scratch.gemm);
+        }
+    }
+}
+
 /// # Safety
 /// The CPU has AVX-512 VNNI where `vnni` says so.
 #[target_feature(enable = "avx2,fma,f16c")]
@@ -109,7 +163,7 @@ unsafe fn quantized<D: Decode>(
         None => exact::multiply(weights, rows, x, out, exact::quantized::<D>, &mut scratch.rows),
         // SAFETY: only products of `Isa::Amx` take tiled activations.
         Some(precision) if x.is_tiled() => unsafe {
-            amx::multiply::<D>(weights, rows, x, precision, out, &mut scratch.amx);
+            amx::multiply::<D, amx::Rows>(weights, rows, x, precision, out, &mut scratch.amx);
         },
         // SAFETY: the caller's promise.
         Some(Precision::Int8) => unsafe { blocks::<D, true>(vnni, weights, rows, x, out, scratch) },
@@ -137,8 +191,8 @@ unsafe fn blocks<D: Decode, const NARROW: bool>(
         3..=4 => few::multiply::<D, 4, NARROW>(weights, rows, x, out),
         tokens if tokens <= FEW => few::multiply::<D, FEW, NARROW>(weights, rows, x, out),
         // SAFETY: the caller's promise.
-        _ if vnni => unsafe { gemm::multiply::<D, zmm::Vnni<NARROW>>(weights, rows, x, out, &mut scratch.gemm) },
+        _ if vnni => unsafe { gemm::multiply::<D, zmm::Vnni<NARROW>, gemm::Rows>(weights, rows, x, out, &mut scratch.gemm) },
         // SAFETY: this function has the features.
-        _ => unsafe { gemm::multiply::<D, ymm::Avx2<NARROW>>(weights, rows, x, out, &mut scratch.gemm) },
+        _ => unsafe { gemm::multiply::<D, ymm::Avx2<NARROW>, gemm::Rows>(weights, rows, x, out, &mut scratch.gemm) },
     }
 }

@@ -3,7 +3,8 @@
 use core::arch::x86_64::*;
 
 use super::decode::{Decode, Offsets, codes, parts, run_scale};
-use super::lanes::{each8, transpose};
+use super::lanes::{each8, transpose, unrolled};
+use super::strips::{At, Strip};
 
 /// Rows of a panel.
 pub(super) const ROWS: usize = 16;
@@ -53,11 +54,42 @@ impl Lines {
     }
 
     #[inline]
+    #[target_feature(enable = "avx512f")]
+    fn store_all(&mut self, v: __m512i) {
+        // SAFETY: the array has 64 bytes, 64-byte aligned.
+        unsafe { _mm512_store_si512(self.0.as_mut_ptr().cast(), v) };
+    }
+
+    #[inline]
     #[target_feature(enable = "avx2,fma,f16c")]
     fn store(&mut self, half: usize, v: __m256i) {
         // SAFETY: the array has 32 bytes, 32-byte aligned.
         unsafe { _mm256_store_si256(self.0[half].as_mut_ptr().cast(), v) }
     }
+}
+
+/// An integer below 2^15 in both halves of each lane.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw")]
+pub(super) fn twice(x: __m512i) -> __m512i {
+    _mm512_mask_blend_epi16(0xaaaa_aaaa, x, _mm512_slli_epi32::<16>(x))
+}
+
+/// Codes of four columns with their bias and integer scale: the even ones, and the odd ones, as int16.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw")]
+pub(super) fn words<D: Strip>(codes: __m512i, integer: __m512i) -> [__m512i; 2] {
+    let (even, odd) = if D::BIAS == 0 {
+        (_mm512_and_si512(codes, _mm512_set1_epi16(0xff)), _mm512_srli_epi16::<8>(codes))
+    } else {
+        let codes = _mm512_sub_epi8(codes, _mm512_set1_epi8(D::BIAS as i8));
+        (_mm512_srai_epi16::<8>(_mm512_slli_epi16::<8>(codes)), _mm512_srai_epi16::<8>(codes))
+    };
+    if !D::FORMAT.has_integer_scales() {
+        return [even, odd];
+    }
+    let scale = twice(integer);
+    [_mm512_mullo_epi16(even, scale), _mm512_mullo_epi16(odd, scale)]
 }
 
 impl Default for Panel {
@@ -115,6 +147,50 @@ impl Panel {
             for part in 0..parts::<D>(present) {
                 self.offsets[part].store(half, _mm256_castps_si256(offsets[part]));
             }
+        }
+    }
+
+    /// As [`Self::unpack`], both halves at once, of a group of a strip.
+    ///
+    /// # Safety
+    /// The CPU has AVX-512, and `at` is a group of D of `present` blocks.
+    #[target_feature(enable = "avx512f,avx512bw,avx2,fma,f16c")]
+    pub(super) unsafe fn unpack_strip<D: Strip, const NARROW: bool, const BYTES: bool>(&mut self, at: At, present: usize) {
+        for base in (0..present).step_by(D::PERIOD) {
+            each8!(|PHASE| {
+                if PHASE < D::PERIOD {
+                    let block = base + PHASE;
+                    each8!(|QUAD| {
+                        // SAFETY: the caller's promise, here and below.
+                        let codes = unsafe { D::codes(at, base, PHASE, QUAD) };
+                        if BYTES {
+                            self.codes[8 * block + QUAD].store_all(codes);
+                        } else {
+                            let part = if D::FORMAT.has_half_scales() { 2 * block + QUAD / 4 } else { block };
+                            // SAFETY: see above.
+                            let [even, odd] = words::<D>(codes, unsafe { D::integer(at, part) });
+                            self.codes[16 * block + QUAD].store_all(even);
+                            self.codes[16 * block + 8 + QUAD].store_all(odd);
+                        }
+                    });
+                }
+            });
+        }
+        for run in 0..present / D::FORMAT.run(NARROW) {
+            // SAFETY: see above.
+            self.scales[run].store_all(_mm512_castps_si512(unsafe { D::run_scale(at, run) }));
+        }
+        if BYTES && D::FORMAT.has_integer_scales() {
+            unrolled!(|J| if D::FORMAT.has_half_scales() { 16 } else { 8 } => {
+                // SAFETY: see above.
+                self.integers[J].store_all(twice(unsafe { D::integer(at, J) }));
+            });
+        }
+        if D::FORMAT.has_offset() {
+            unrolled!(|J| parts::<D>(present) => {
+                // SAFETY: see above.
+                self.offsets[J].store_all(_mm512_castps_si512(unsafe { D::offset(at, J) }));
+            });
         }
     }
 

@@ -13,52 +13,27 @@ use core::arch::asm;
 use core::arch::x86_64::*;
 use std::ops::Range;
 
-use crate::formats::{BLOCK, Format, STRIP, Weights};
-use crate::matmul::activations::{Activations, Group, MOST_QUADS, Precision, Quads};
+use crate::formats::{BLOCK, STRIP, Weights};
+use crate::matmul::activations::{Activations, Group, MOST_QUADS, Quads};
 use crate::matmul::{LANES, OutView};
 
 use super::decode::{Decode, parts};
 use super::kquants::{Q2K, Q3K, Q4K, Q5K, Q6K};
-use super::lanes::each8;
+use super::lanes::{each8, unrolled};
 use super::legacy::{Q4_0, Q4_1, Q5_0, Q5_1, Q8_0};
 
 /// Bytes between what is multiplied and what is fetched into the L2 cache meanwhile.
 const AHEAD: usize = 4096;
 
-/// # Panics
-/// When the CPU lacks AVX-512 VNNI, or the weights are in no format that has strips.
-pub(in crate::matmul) fn multiply_strips(
+/// `narrow`: activations have 8 bits.
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+pub(super) fn multiply_few<D: Strip>(
     weights: &Weights<'_>,
     rows: Range<usize>,
     x: &Activations,
-    precision: Precision,
+    narrow: bool,
     out: &mut OutView<'_>,
 ) {
-    assert!(
-        is_x86_feature_detected!("avx512bw") && is_x86_feature_detected!("avx512vnni"),
-        "this CPU has no AVX-512 VNNI"
-    );
-    let narrow = precision == Precision::Int8;
-    // SAFETY: the features were just checked.
-    unsafe {
-        match weights.format() {
-            Format::Q4_0 => of_format::<Q4_0>(weights, rows, x, narrow, out),
-            Format::Q4_1 => of_format::<Q4_1>(weights, rows, x, narrow, out),
-            Format::Q5_0 => of_format::<Q5_0>(weights, rows, x, narrow, out),
-            Format::Q5_1 => of_format::<Q5_1>(weights, rows, x, narrow, out),
-            Format::Q8_0 => of_format::<Q8_0>(weights, rows, x, narrow, out),
-            Format::Q2_K => of_format::<Q2K>(weights, rows, x, narrow, out),
-            Format::Q3_K => of_format::<Q3K>(weights, rows, x, narrow, out),
-            Format::Q4_K => of_format::<Q4K>(weights, rows, x, narrow, out),
-            Format::Q5_K => of_format::<Q5K>(weights, rows, x, narrow, out),
-            Format::Q6_K => of_format::<Q6K>(weights, rows, x, narrow, out),
-            format => panic!("{} has no strips", format.name()),
-        }
-    }
-}
-
-#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
-fn of_format<D: Strip>(weights: &Weights<'_>, rows: Range<usize>, x: &Activations, narrow: bool, out: &mut OutView<'_>) {
     match (x.tokens(), narrow) {
         (1, true) => multiply::<D, 1, 1>(weights, rows, x, out),
         (2, true) => multiply::<D, 2, 1>(weights, rows, x, out),
@@ -92,10 +67,7 @@ fn multiply<D: Strip, const T: usize, const P: usize>(
                 Token { sums: &groups[at], codes: &quads[at] }
             });
             // SAFETY: a strip has all groups of its rows, `present` blocks in this one.
-            unsafe {
-                let at = At { start: start.add(index * STRIP * D::BYTES), storage: present * BLOCK / D::FORMAT.block() };
-                accumulate::<D, T, P>(at, present, &x, &mut results);
-            }
+            unsafe { accumulate::<D, T, P>(At::group::<D>(start, index, present), present, &x, &mut results) };
         }
         let first = STRIP * strip;
         let wanted = rows.start.max(first) - first..rows.end.min(first + STRIP) - first;
@@ -156,6 +128,12 @@ pub(super) struct At {
 }
 
 impl At {
+    /// Group `index` of a strip, which has `present` blocks.
+    pub(super) fn group<D: Strip>(strip: *const u8, index: usize, present: usize) -> Self {
+        let start = strip.wrapping_add(index * STRIP * D::BYTES);
+        Self { start, storage: present * BLOCK / D::FORMAT.block() }
+    }
+
     /// Word `word` of storage block `block` of each row.
     ///
     /// # Safety
@@ -221,17 +199,6 @@ pub(super) trait Strip: Decode {
     unsafe fn offset(_at: At, _part: usize) -> __m512 {
         _mm512_setzero_ps()
     }
-}
-
-/// Runs a statement for each J below `$count`, sixteen at most, known at compile time.
-macro_rules! unrolled {
-    (|$j:ident| $count:expr => $run:block) => {
-        each8!(|$j| if $j < $count { $run });
-        each8!(|K| {
-            const $j: usize = K + 8;
-            if $j < $count { $run }
-        });
-    };
 }
 
 /// The sums of products of a block with each token: of Q quads, from FIRST on. A macro, since compilers do not inline

@@ -19,13 +19,14 @@ mod unit;
 use core::arch::x86_64::*;
 use std::ops::Range;
 
-use crate::formats::{BLOCK, Weights};
+use crate::formats::{BLOCK, STRIP, Weights};
 use crate::matmul::activations::{Activations, Precision};
 use crate::matmul::tiled::{STEPS, Step, Sums, TOKENS};
 use crate::matmul::{LANES, OutView};
 
 use super::decode::{Decode, parts};
 use super::lanes::prefetch;
+use super::strips::{At, Strip};
 pub(in crate::matmul) use pack::pack;
 use panel::{Panel, ROWS};
 use transpose::transpose;
@@ -64,10 +65,63 @@ const FEW_TILES: usize = 2;
 /// their way.
 const FEW_GROUPS: usize = 4;
 
+/// Where panels come from.
+pub(super) trait Source<D: Decode> {
+    /// Unpacks group `index`, of `present` blocks, of the sixteen rows from `first` on, `count` of which exist: absent
+    /// rows are anything.
+    ///
+    /// # Safety
+    /// The CPU has AVX-512, and there is such a group.
+    unsafe fn unpack<const NARROW: bool>(
+        panel: &mut Panel,
+        weights: &Weights<'_>,
+        rows: (usize, usize),
+        group: (usize, usize),
+    );
+}
+
+/// Rows as they are stored.
+pub(super) struct Rows;
+
+impl<D: Decode> Source<D> for Rows {
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx2,fma,f16c")]
+    unsafe fn unpack<const NARROW: bool>(
+        panel: &mut Panel,
+        weights: &Weights<'_>,
+        (first, count): (usize, usize),
+        (index, present): (usize, usize),
+    ) {
+        let groups: [*const u8; ROWS] = std::array::from_fn(|row| {
+            weights.row(first + row.min(count - 1)).as_ptr().wrapping_add(index * D::BYTES)
+        });
+        // SAFETY: the pointers are those of group `index` of rows of `weights`, of which so many blocks exist.
+        unsafe { panel.unpack::<D, NARROW>(&groups, present) };
+    }
+}
+
+/// Rows in strips: `first` is the first one of a strip.
+pub(super) struct Strips;
+
+impl<D: Strip> Source<D> for Strips {
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx2,fma,f16c")]
+    unsafe fn unpack<const NARROW: bool>(
+        panel: &mut Panel,
+        weights: &Weights<'_>,
+        (first, _): (usize, usize),
+        (index, present): (usize, usize),
+    ) {
+        let strip = weights.strip(first / STRIP).as_ptr();
+        // SAFETY: a strip has all groups of its rows, and this one so many blocks.
+        unsafe { panel.unpack_strip::<D, NARROW>(At::group::<D>(strip, index, present), present) };
+    }
+}
+
 /// # Safety
 /// The CPU has AMX, and the system lets us use it.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
-pub(super) unsafe fn multiply<D: Decode>(
+pub(super) unsafe fn multiply<D: Decode, S: Source<D>>(
     weights: &Weights<'_>,
     rows: Range<usize>,
     x: &Activations,
@@ -84,37 +138,34 @@ pub(super) unsafe fn multiply<D: Decode>(
     let few = x.tiles() <= FEW_TILES;
     let close = if few && !D::FORMAT.has_integer_scales() { FEW_GROUPS } else { 1 };
     let most = if few { ROWS } else { PANELS * ROWS };
-    for first in rows.clone().step_by(most) {
+    // Strips are unpacked as a whole.
+    let start = if rows.start < weights.packed_rows() { rows.start / STRIP * STRIP } else { rows.start };
+    for first in (start..rows.end).step_by(most) {
         let count = most.min(rows.end - first);
         let together = count.div_ceil(ROWS);
         results.clear();
         results.resize(x.tiles() * together, Results([[0.0; TOKENS]; ROWS]));
         let present = |index: usize| LANES.min(blocks - index * LANES);
+        let next = few.then(|| weights.bytes_from(first + ROWS)).filter(|next| !next.is_empty());
         for start in (0..blocks.div_ceil(LANES)).step_by(close) {
             let groups = start..blocks.div_ceil(LANES).min(start + close);
             for (index, panels) in groups.clone().zip(panels.chunks_exact_mut(together)) {
                 for (number, panel) in panels.iter_mut().enumerate() {
-                    // Absent rows repeat the last one: their results are never written.
-                    let groups: [*const u8; ROWS] = std::array::from_fn(|row| {
-                        let row = first + (ROWS * number + row).min(count - 1);
-                        weights.row(row).as_ptr().wrapping_add(index * D::BYTES)
-                    });
-                    // SAFETY: the pointers are those of group `index` of rows of `weights`, of which so many blocks exist.
+                    let rows = (first + ROWS * number, count - ROWS * number);
+                    // SAFETY: the caller's promise; these rows have such a group.
                     unsafe {
                         if narrow {
-                            panel.unpack::<D, true>(&groups, present(index));
+                            S::unpack::<true>(panel, weights, rows, (index, present(index)));
                         } else {
-                            panel.unpack::<D, false>(&groups, present(index));
+                            S::unpack::<false>(panel, weights, rows, (index, present(index)));
                         }
                     }
                 }
             }
             for (index, panels) in groups.zip(panels.chunks_exact(together)) {
                 let (sums, steps) = x.tile_group(index);
-                let next = few.then(|| {
-                    let row = weights.row(first);
-                    row.as_ptr().wrapping_add(ROWS * (row.len() + index * D::BYTES))
-                });
+                // As many bytes as a group of a panel has, wherever they belong to.
+                let next = next.map(|next| next.as_ptr().wrapping_add(ROWS * index * D::BYTES));
                 let mut group = Group { panels, sums, present: present(index), results, next };
                 match (D::FORMAT.has_integer_scales(), D::FORMAT.run(narrow)) {
                     (true, _) if narrow => group.add_scaled::<D, 1, STEPS>(&unit, steps.as_chunks().0),
@@ -128,16 +179,17 @@ pub(super) unsafe fn multiply<D: Decode>(
         }
         for (tile, results) in results.chunks_exact(together).enumerate() {
             for (panel, results) in results.iter().enumerate() {
-                let place = (tile * TOKENS, first + panel * ROWS);
-                write(results, place, x.tokens(), ROWS.min(count - panel * ROWS), out);
+                let first = first + panel * ROWS;
+                let wanted = rows.start.max(first)..rows.end.min(first + ROWS);
+                write(results, (tile * TOKENS, first), x.tokens(), wanted, out);
             }
         }
     }
 }
 
-/// Writes the results of a panel for a tile whose first token and row are `place`.
+/// Writes the results of some rows of a panel for a tile whose first token and row are `place`.
 #[target_feature(enable = "avx512f")]
-fn write(results: &Results, place: (usize, usize), tokens: usize, rows: usize, out: &mut OutView<'_>) {
+fn write(results: &Results, place: (usize, usize), tokens: usize, rows: Range<usize>, out: &mut OutView<'_>) {
     let mut v = [_mm512_setzero_si512(); ROWS];
     for (v, row) in v.iter_mut().zip(&results.0) {
         *v = load(row);
@@ -146,11 +198,11 @@ fn write(results: &Results, place: (usize, usize), tokens: usize, rows: usize, o
         let mut values = [0.0_f32; ROWS];
         // SAFETY: sixteen floats.
         unsafe { _mm512_storeu_si512(values.as_mut_ptr().cast(), v) };
-        if rows == ROWS {
+        if rows.len() == ROWS {
             // A length that the compiler knows: one store instead of a call.
             out.set_rows(token, place.1, &values);
         } else {
-            out.set_rows(token, place.1, &values[..rows]);
+            out.set_rows(token, rows.start, &values[rows.start - place.1..rows.end - place.1]);
         }
     }
 }

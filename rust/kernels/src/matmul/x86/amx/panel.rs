@@ -2,10 +2,14 @@
 
 use core::arch::x86_64::*;
 
+use super::transpose::transpose;
+use crate::formats::BLOCK;
 use crate::matmul::LANES;
 use crate::matmul::tiled::{COLS, STEPS};
 use crate::matmul::x86::decode::{Decode, Offsets, parts, run_scale, scale_places};
-use crate::matmul::x86::lanes::{each8, store_f32};
+use crate::matmul::x86::lanes::{each8, store_f32, unrolled};
+use crate::matmul::x86::panel::words;
+use crate::matmul::x86::strips::{At, Strip};
 
 /// Rows of a panel.
 pub(super) const ROWS: usize = 16;
@@ -72,6 +76,55 @@ impl Panel {
         }
     }
 
+    /// As [`Self::unpack`], of a group of a strip.
+    ///
+    /// # Safety
+    /// `at` is a group of D of `present` blocks.
+    #[target_feature(enable = "avx512f,avx512bw,avx2,fma,f16c")]
+    pub(super) unsafe fn unpack_strip<D: Strip, const NARROW: bool>(&mut self, at: At, present: usize) {
+        let seven = _mm512_set1_epi16(0x7f);
+        let blocks_per_step = COLS / BLOCK;
+        for base in (0..present).step_by(D::PERIOD.max(blocks_per_step)) {
+            each8!(|S| {
+                let first = base + blocks_per_step * S;
+                if blocks_per_step * S < D::PERIOD.max(blocks_per_step) && first < present {
+                    let mut low = [_mm512_setzero_si512(); ROWS];
+                    let mut high = [_mm512_setzero_si512(); ROWS];
+                    unrolled!(|Q| ROWS => {
+                        const PHASE: usize = 2 * S + Q / 8;
+                        let (base, phase) = (base + PHASE / D::PERIOD * D::PERIOD, PHASE % D::PERIOD);
+                        if base + phase < present {
+                            // SAFETY: the caller's promise, here and below.
+                            let codes = unsafe { D::codes(at, base, phase, Q % 8) };
+                            if D::FORMAT.has_integer_scales() {
+                                let block = base + phase;
+                                let part = if D::FORMAT.has_half_scales() { 2 * block + Q % 8 / 4 } else { block };
+                                // SAFETY: see above.
+                                let [even, odd] = words::<D>(codes, unsafe { D::integer(at, part) });
+                                low[Q] = pair(_mm512_and_si512(even, seven), _mm512_and_si512(odd, seven));
+                                high[Q] = pair(_mm512_srai_epi16::<7>(even), _mm512_srai_epi16::<7>(odd));
+                            } else {
+                                low[Q] = _mm512_sub_epi8(codes, _mm512_set1_epi8(D::BIAS as i8));
+                            }
+                        }
+                    });
+                    store_rows(&mut self.low[first / blocks_per_step], &low);
+                    if D::FORMAT.has_integer_scales() {
+                        store_rows(&mut self.high[first / blocks_per_step], &high);
+                    }
+                }
+            });
+        }
+        for run in 0..present / D::FORMAT.run(NARROW) {
+            // SAFETY: see above.
+            store_floats(&mut self.scales[run], unsafe { D::run_scale(at, run) });
+        }
+        unrolled!(|J| parts::<D>(present) => {
+            // SAFETY: see above.
+            store_floats(&mut self.offsets[J], unsafe { D::offset(at, J) });
+        });
+    }
+
     /// # Safety
     /// `group` is a whole group of D.
     #[inline]
@@ -121,6 +174,22 @@ impl Panel {
 #[target_feature(enable = "avx512f,avx512bw")]
 pub(super) fn pair(even: __m512i, odd: __m512i) -> __m512i {
     _mm512_mask_blend_epi8(0xaaaa_aaaa_aaaa_aaaa, even, _mm512_slli_epi16::<8>(odd))
+}
+
+/// Four columns of sixteen rows in each vector become rows.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw")]
+fn store_rows(to: &mut [[i8; COLS]; ROWS], quads: &[__m512i; ROWS]) {
+    for (to, row) in to.iter_mut().zip(transpose(quads)) {
+        store(to, row);
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn store_floats(to: &mut [f32; ROWS], v: __m512) {
+    // SAFETY: sixteen floats.
+    unsafe { _mm512_storeu_ps(to.as_mut_ptr(), v) };
 }
 
 #[inline]
