@@ -59,7 +59,7 @@ class Team:
 
 @final
 class Matrix:
-    """A weight matrix [rows, cols] in `format`; keeps `data` (uint8, read-only) alive until it is repacked."""
+    """A weight matrix [rows, cols] in `format`; keeps `data` (uint8, read-only) alive until it is moved."""
 
     def __new__(cls, data: NDArray[np.uint8], format: str, rows: int, cols: int) -> Matrix: ...
     @property
@@ -71,6 +71,9 @@ class Matrix:
     @property
     def data(self) -> NDArray[np.uint8]:
         """The very array that the matrix was made of; its room when all rows were repacked."""
+    @property
+    def has_strips(self) -> bool:
+        """Whether the format can be kept in strips."""
     @property
     def moved(self) -> int:
         """Rows that were repacked."""

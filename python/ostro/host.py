@@ -53,6 +53,9 @@ class SequenceLoop(Protocol):
     def submit(self, prompt: Prompt, sampling: Sampling, sink: Callable[[Event], None]) -> Ticket:
         """Queue a sequence; `sink` is called in the engine's thread. PromptTooLong, Overloaded."""
 
+    def await_chore(self) -> None:
+        """Return when nothing is done between steps any more. EngineError when the engine is closed."""
+
     def close(self) -> None:
         """End all sequences and the thread."""
 

@@ -98,9 +98,9 @@ def load_host(
         def replace() -> None:
             engine.replace_model(model)
             calibration.follow(model)
+            loop.begin_chore(source_model.repack(model))
 
         loop.run_between_steps(replace).result()
-        loop.begin_chore(source_model.repack(model))
         return Work.of(model, ops)
 
     host = kind(

@@ -97,6 +97,7 @@ class LoadedModel:
         kv_dtype: KvDtype | None = None,
         max_waiting: int = 1024,
         kv_bytes: int | None = None,
+        repack: bool = True,
         progress: Progress | None = None,
         images: ImageAccess | None = None,
         pan_and_scan: bool | None = None,
@@ -131,6 +132,7 @@ class LoadedModel:
             prefill_chunk=integer("prompt_batchsize", prompt_batchsize, low=1)
             or RuntimeConfig().prefill_chunk,
             kv_bytes=integer("kv_bytes", kv_bytes, low=1),
+            repack=flag("repack", repack),
             seed=integer("seed", seed, low=0, high=2**64 - 1),
             image_cache_bytes=_cache_bytes(which, image_cache_bytes),
         )
@@ -195,6 +197,8 @@ class Runner(LoadedModel):
     threads: None for all this process may use. compute: of activations, see `RuntimeConfig`.
     kv_dtype: of the KV cache, "f16" (as with None, unless compute is "f32"), "int8" (half of it) or "f32".
     max_waiting: requests beyond it are refused with Overloaded. kv_bytes: ceiling of the KV cache.
+    repack: move weights to where they are read fastest, between steps; if not, they stay in the file, whose
+    memory processes share.
     images: what requests may name as images (`ostro.ImageAccess`); None for all that this process can read
     and reach. pan_and_scan: show oblong images in crops as well unless a request says otherwise.
     image_cache_bytes: of encoded images kept for later requests.

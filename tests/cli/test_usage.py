@@ -16,9 +16,12 @@ from ostro.cli.model import ModelSource
 from ostro.cli.options import GlobalOptions
 from ostro.cli.serve import AddressError, check_address
 from ostro.errors import ModelNotFound
+from ostro.host import ModelHost
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from ostro.config import RuntimeConfig
 
 
 def usage_error(*arguments: str) -> str:
@@ -131,6 +134,26 @@ def test_compute_is_checked_before_anything_is_loaded() -> None:
 def test_kv_dtype_is_checked_before_anything_is_loaded() -> None:
     for command in (("run", "x", "-p", "hello"), ("serve", "x"), ("bench", "x")):
         assert "q8 is none of f16, int8, f32" in usage_error(*command, "--kv-dtype", "q8")
+
+
+@pytest.mark.parametrize(
+    "command", [("run", "x", "-p", "hello"), ("serve", "x", "--port", "0"), ("bench", "x")]
+)
+def test_weights_move_unless_they_are_told_not_to(
+    monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...]
+) -> None:
+    seen: list[bool] = []
+
+    def load(
+        cls: type[ModelHost], /, which: object, runtime: RuntimeConfig, **arguments: object
+    ) -> ModelHost:
+        seen.append(runtime.repack)
+        raise ModelNotFound("it is not needed")
+
+    monkeypatch.setattr(ModelHost, "load", classmethod(load))
+    for option in ([], ["--repack"], ["--no-repack"]):
+        assert isinstance(CliRunner().invoke(program.app, [*command, *option]).exception, ModelNotFound)
+    assert seen == [True, True, False]
 
 
 def test_raw_needs_a_text() -> None:

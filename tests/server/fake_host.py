@@ -173,6 +173,9 @@ class FakeLoop:
 
         return FakeTicket(cancel)
 
+    def await_chore(self) -> None:
+        """There is none."""
+
     def close(self) -> None:
         with self._changed:
             self.closed = True

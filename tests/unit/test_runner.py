@@ -371,6 +371,7 @@ def test_arguments_arrive(loaded: dict[str, Any], tmp_path: Path) -> None:
         kv_dtype="int8",
         max_waiting=5,
         kv_bytes=1 << 30,
+        repack=False,
     ).close()
     runtime = loaded["runtime"]
     assert loaded["which"] is which
@@ -380,6 +381,7 @@ def test_arguments_arrive(loaded: dict[str, Any], tmp_path: Path) -> None:
     assert (runtime.max_seqs, runtime.seed, runtime.prefill_chunk, runtime.context_length) == (8, 3, 64, 4096)
     assert (runtime.threads, runtime.compute, runtime.max_waiting, runtime.kv_bytes) == (2, "f32", 5, 1 << 30)
     assert runtime.kv_dtype == "int8"
+    assert runtime.repack is False
 
 
 def test_defaults(loaded: dict[str, Any]) -> None:
@@ -387,6 +389,7 @@ def test_defaults(loaded: dict[str, Any]) -> None:
     runtime = loaded["runtime"]
     assert (runtime.max_seqs, runtime.threads, runtime.compute, runtime.seed) == (16, 0, "auto", None)
     assert runtime.kv_dtype is None
+    assert runtime.repack is True
     assert loaded["chat_template"] is None
     assert loaded["in_situ_quant"] is None
 
@@ -425,6 +428,7 @@ def test_arguments_without_effect_are_named_once(
             "compute must be 'auto', 'int8', 'int14', 'mixed' or 'f32', got 'f16'",
         ),
         ({"kv_dtype": "q8"}, InvalidParameter, "kv_dtype must be 'f16', 'int8' or 'f32', got 'q8'"),
+        ({"repack": "no"}, InvalidParameter, "repack must be True or False, got 'no'"),
         ({"seed": -1}, InvalidParameter, f"seed must be from 0 to {2**64 - 1}, got -1"),
         ({"context_length": 1}, InvalidParameter, "context_length must be at least 2, got 1"),
         ({"max_sequences": 1}, TypeError, "Runner got an unexpected argument 'max_sequences'"),

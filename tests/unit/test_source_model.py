@@ -6,9 +6,12 @@ import numpy as np
 import pytest
 
 from ostro.config import IsqConfig, RuntimeConfig
+from ostro.engine.alone import run_alone
 from ostro.errors import BadTensor
 from ostro.loading.demo import demo_folder
 from ostro.loading.open import open_checkpoint
+from ostro.models.matrices import text_matrices
+from ostro.ops import cpu
 from ostro.source_model import SourceModel
 
 
@@ -24,3 +27,32 @@ def test_a_failed_quantization_changes_nothing_for_the_next() -> None:
     assert source.isq.name == "Q8_0"
     source.quantized("Q4_0")
     assert source.isq.name == "Q4_0"
+
+
+@pytest.mark.parametrize("name", [None, "Q4_0"])
+def test_weights_move_and_answers_stay(monkeypatch: pytest.MonkeyPatch, name: str | None) -> None:
+    monkeypatch.setattr(cpu, "machine_memory", lambda: 1 << 40)
+    monkeypatch.setattr(cpu, "has_huge_pages", lambda: True)
+    source = SourceModel(open_checkpoint(demo_folder()), IsqConfig(name=name), RuntimeConfig(threads=2))
+    model = source.load()
+
+    def logits() -> bytes:
+        ids = np.arange(5, 45, dtype=np.int32)
+        return b"".join(rows.tobytes() for _, rows in run_alone(model, source.ops, ids, step=16))
+
+    before = logits()
+    pauses = 0
+    for _ in source.repack(model):
+        pauses += 1
+        assert logits() == before
+    assert pauses >= 10
+    assert all(matrix.moved == matrix.rows for matrix in text_matrices(model))
+    # The same files again, although their memory was given back.
+    assert source.quantized("Q8_0").lm_head.format == "Q8_0"
+
+
+def test_weights_stay_in_the_file_if_they_are_told_to() -> None:
+    source = SourceModel(open_checkpoint(demo_folder()), IsqConfig(), RuntimeConfig(threads=2, repack=False))
+    model = source.load()
+    assert list(source.repack(model)) == []
+    assert not any(matrix.moved for matrix in text_matrices(model))

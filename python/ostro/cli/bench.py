@@ -17,6 +17,7 @@ from ostro.cli.model import (
     ModelArgument,
     ModelOption,
     ModelSource,
+    Repack,
     Threads,
     open_host,
     runtime_config,
@@ -125,6 +126,7 @@ def bench(
     threads: Threads = 0,
     compute: Compute = "auto",
     kv_dtype: KvDtype = None,
+    repack: Repack = True,
     roofline: Annotated[
         bool, typer.Option("--roofline", help="Also measure the machine, and say how much of it was used.")
     ] = False,
@@ -150,7 +152,13 @@ def bench(
     # One position more than is counted: the first token comes out of the prompt's step.
     context = depth + max(prompt_len, gen_len) + 2
     runtime = runtime_config(
-        options, threads=threads, compute=compute, kv_dtype=kv_dtype, context=context, max_seqs=1
+        options,
+        threads=threads,
+        context=context,
+        compute=compute,
+        kv_dtype=kv_dtype,
+        max_seqs=1,
+        repack=repack,
     )
     started = time.perf_counter()
     with open_host(source, runtime, options, quantization=quantization) as host:

@@ -67,6 +67,14 @@ KvDtype = Annotated[
         show_default=False,
     ),
 ]
+Repack = Annotated[
+    bool,
+    typer.Option(
+        "--repack/--no-repack",
+        help="Move weights to where they are read fastest, between steps; --no-repack leaves them in the "
+        "file, whose memory processes share.",
+    ),
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -177,6 +185,7 @@ def runtime_config(
     kv_dtype: str | None = None,
     max_seqs: int = 32,
     max_waiting: int = 1024,
+    repack: bool = True,
 ) -> RuntimeConfig:
     """What the engine runs with; usage error for an unknown `compute` or `kv_dtype`."""
     from ostro import config
@@ -195,6 +204,7 @@ def runtime_config(
         kv_dtype=None if kv_dtype is None else kv_dtypes[kv_dtype],
         max_seqs=max_seqs,
         max_waiting=max_waiting,
+        repack=repack,
         seed=options.seed,
     )
 

@@ -17,6 +17,7 @@ from ostro.cli.model import (
     ModelOption,
     ModelSource,
     PanAndScan,
+    Repack,
     Threads,
     TokenizerSource,
     open_host,
@@ -80,6 +81,7 @@ def run(
     context: Context = None,
     compute: Compute = "auto",
     kv_dtype: KvDtype = None,
+    repack: Repack = True,
     pan_and_scan: PanAndScan = None,
 ) -> None:
     """Chat with a model, or with -p get one answer on stdout.
@@ -117,7 +119,13 @@ def run(
         seed=seed if seed is not None else options.seed,
     )
     runtime = runtime_config(
-        options, threads=threads, context=context, compute=compute, kv_dtype=kv_dtype, max_seqs=1
+        options,
+        threads=threads,
+        context=context,
+        compute=compute,
+        kv_dtype=kv_dtype,
+        max_seqs=1,
+        repack=repack,
     )
     from ostro.cli.talk import Talk, read_images
 

@@ -22,6 +22,7 @@ from ostro.cli.model import (
     ModelOption,
     ModelSource,
     PanAndScan,
+    Repack,
     Threads,
     TokenizerSource,
     open_host,
@@ -74,6 +75,7 @@ def serve(
     context: Context = None,
     compute: Compute = "auto",
     kv_dtype: KvDtype = None,
+    repack: Repack = True,
     pan_and_scan: PanAndScan = None,
     allowed_image_root: image_rules.Roots = None,
     allow_private_image_hosts: image_rules.PrivateHosts = False,
@@ -102,6 +104,7 @@ def serve(
         kv_dtype=kv_dtype,
         max_seqs=max_seqs,
         max_waiting=max_waiting,
+        repack=repack,
     )
     image_rules.check(private_hosts=allow_private_image_hosts, no_urls=no_image_urls)
     images = image_rules.access(

@@ -6,7 +6,6 @@ layers only those that intersect the sliding window. Stores grow on demand and n
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np

@@ -123,16 +123,13 @@ class EngineLoop:
         self.run_between_steps(begin)
 
     def await_chore(self) -> None:
-        """Return when there is no chore any more."""
-        while self.run_between_steps(lambda: self._chore).result() is not None:
+        """Return when there is no chore any more. EngineError when the engine is closed."""
+        while self._ask(lambda: self._chore is not None):
             time.sleep(CHORE_SECONDS)
 
     def replace_ops(self, ops: Ops[Any, Any]) -> None:
         """See Engine.replace_ops; returns when it is so. EngineError when the engine is closed."""
-        try:
-            self.run_between_steps(lambda: self._engine.replace_ops(ops)).result()
-        except CancelledError as error:
-            raise EngineError("the engine is closed") from error
+        self._ask(lambda: self._engine.replace_ops(ops))
 
     def stats(self) -> EngineStats:
         """A snapshot of the engine."""
@@ -158,6 +155,13 @@ class EngineLoop:
         if self._closed:
             raise EngineError("the engine is closed")
 
+    def _ask(self, function: Callable[[], T]) -> T:
+        """What the function returns between two steps. EngineError when the engine is closed."""
+        try:
+            return self.run_between_steps(function).result()
+        except CancelledError as error:
+            raise EngineError("the engine is closed") from error
+
     def _post(self, command: Callable[[], None], future: Future[Any] | None = None) -> None:
         self._inbox.append((command, future))
         self._changed.notify()
@@ -165,7 +169,7 @@ class EngineLoop:
     def _run(self) -> None:
         while True:
             with self._changed:
-                while not (self._inbox or self._engine.has_work or self._closed or self._chore):
+                while not (self._inbox or self._engine.has_work or self._closed or self._chore is not None):
                     self._changed.wait()
                 commands, self._inbox = self._inbox, deque()
                 closed = self._closed
@@ -177,15 +181,19 @@ class EngineLoop:
                     command()
             if closed:
                 self._engine.cancel_all()
+            seconds = CHORE_SECONDS
             if self._engine.has_work:
+                start = time.perf_counter()
                 self._step()
+                # Nobody's answer takes more than twice as long.
+                seconds = min(seconds, time.perf_counter() - start)
             if closed and not self._engine.has_work:
                 return
             if self._chore is not None:
-                self._work_on(self._chore)
+                self._work_on(self._chore, seconds)
 
-    def _work_on(self, chore: Iterator[None]) -> None:
-        end = time.perf_counter() + CHORE_SECONDS
+    def _work_on(self, chore: Iterator[None], seconds: float) -> None:
+        end = time.perf_counter() + seconds
         try:
             for _ in chore:
                 if time.perf_counter() >= end:

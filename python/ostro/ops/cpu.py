@@ -142,15 +142,16 @@ class CpuOps:
         has kernels for it. Results do not change, at no time. consumed: told which bytes nobody reads any
         more. Nothing is moved without memory for it: half of what the process may use at present.
         """
-        if not (self._team.reads_strips or has_huge_pages()):
+        faster = [matrix for matrix in matrices if self._team.reads_strips and matrix.has_strips]
+        if not has_huge_pages() or sum(matrix.data.nbytes for matrix in matrices) > LARGEST_COPY:
+            matrices = faster
+        if not matrices:
             return
         starts, size = [], 0
         for matrix in matrices:
             starts.append(size)
             size += -(-matrix.data.nbytes // _CACHE_LINE) * _CACHE_LINE
         limit = machine_memory() // 2
-        if not self._team.reads_strips:
-            limit = min(limit, LARGEST_COPY)
         if size > limit:
             logger.info("%d bytes of weights stay where they are, limit %d", size, limit)
             return

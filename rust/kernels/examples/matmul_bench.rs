@@ -91,21 +91,23 @@ fn main() {
                 strips::pack(format, rows, strip);
             }
             let strips = Weights::with_strips(&packed, &data[packed.len()..], format, rows, cols);
-            for (name, weights) in [("rows", Some(rows_only)), ("strips", strips.ok().filter(|_| format.has_strips()))] {
-            let Some(weights) = weights else { continue };
-            let huge = rows * cols > 1 << 26;
-            print!("{:5} {rows:>6} x {cols:<5} {name:6}", format.name());
-            for mode in [INT8, INT14, Mode::Exact] {
-                if format.is_dense() && mode != Mode::Exact {
-                    continue;
+            for (name, weights) in [("rows", Some(rows_only)), ("strips", strips.ok().filter(|_| format.has_strips()))]
+            {
+                let Some(weights) = weights else { continue };
+                let huge = rows * cols > 1 << 26;
+                print!("{:5} {rows:>6} x {cols:<5} {name:6}", format.name());
+                for mode in [INT8, INT14, Mode::Exact] {
+                    if format.is_dense() && mode != Mode::Exact {
+                        continue;
+                    }
+                    let rate =
+                        |tokens: usize| (tokens * rows * cols) as f64 / measure(isa, &weights, tokens, mode) / 1e9;
+                    let gemv = data.len() as f64 / measure(isa, &weights, 1, mode) / 1e9;
+                    print!("  {mode:?}: {gemv:5.1} GB/s, ");
+                    print!("x2 {:5.1} x4 {:5.1} x8 {:5.1}", rate(2), rate(4), rate(8));
+                    print!(" x{} {:5.1} GMAC/s", if huge { 32 } else { 256 }, rate(if huge { 32 } else { 256 }));
                 }
-                let rate = |tokens: usize| (tokens * rows * cols) as f64 / measure(isa, &weights, tokens, mode) / 1e9;
-                let gemv = data.len() as f64 / measure(isa, &weights, 1, mode) / 1e9;
-                print!("  {mode:?}: {gemv:5.1} GB/s, ");
-                print!("x2 {:5.1} x4 {:5.1} x8 {:5.1}", rate(2), rate(4), rate(8));
-                print!(" x{} {:5.1} GMAC/s", if huge { 32 } else { 256 }, rate(if huge { 32 } else { 256 }));
-            }
-            println!();
+                println!();
             }
         }
     }

@@ -355,12 +355,7 @@ fn empty_products_write_nothing() {
         assert_eq!(product(isa, &weights, &x, INT8), Vec::<f32>::new());
         let empty = Weights::new(&[], Format::F32, 3, 0).unwrap();
         assert_same(
-            &product(
-                isa,
-                &empty,
-                &activations(2, 0, &[], Needs { f32: true, ..Needs::default() }),
-                Mode::Exact,
-            ),
+            &product(isa, &empty, &activations(2, 0, &[], Needs { f32: true, ..Needs::default() }), Mode::Exact),
             &[0.0; 6],
             "no columns",
         );

@@ -210,6 +210,12 @@ macro_rules! builder {
                 self.runner("max_waiting", max_waiting)
             }
 
+            /// Leaves weights in their file, whose memory processes share, instead of moving them to where they are read
+            /// fastest (ostro only).
+            pub fn without_repack(self) -> Self {
+                self.runner("repack", false)
+            }
+
             fn which(mut self, name: &'static str, value: impl Into<Value>) -> Self {
                 self.0.which.push((name, value.into()));
                 self

@@ -79,8 +79,7 @@ impl Matrix {
         if data.getattr("flags")?.getattr("writeable")?.extract()? {
             return Err(invalid("the weights' bytes must be a read-only array"));
         }
-        let (strips, data, arrays) =
-            (Bytes::of(&[]), Bytes::of(bytes), vec![data.as_unbound().clone_ref(data.py())]);
+        let (strips, data, arrays) = (Bytes::of(&[]), Bytes::of(bytes), vec![data.as_unbound().clone_ref(data.py())]);
         Ok(Self(RwLock::new(Arc::new(Storage { arrays, strips, data, moved: 0, room: None, format, rows, cols }))))
     }
 
@@ -109,11 +108,19 @@ impl Matrix {
             place.split_at(packed * row_bytes)
         } else {
             arrays.extend(now.arrays.iter().map(|array| array.clone_ref(py)));
-            (place.split_at(packed * row_bytes).0, now.data.split_at((packed * row_bytes).saturating_sub(now.strips.len)).1)
+            (
+                place.split_at(packed * row_bytes).0,
+                now.data.split_at((packed * row_bytes).saturating_sub(now.strips.len)).1,
+            )
         };
         let next = Storage { arrays, strips, data, moved: stop, room: Some(place), format, rows, cols };
         *self.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(next);
         Ok(())
+    }
+
+    #[getter]
+    fn has_strips(&self) -> bool {
+        self.storage().format.has_strips()
     }
 
     #[getter]

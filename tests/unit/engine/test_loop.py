@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import logging
-import queue
 import threading
 import time
 from dataclasses import replace
@@ -12,6 +11,7 @@ import pytest
 from ostro.engine.loop import EngineLoop
 from ostro.errors import EngineError, Overloaded, PromptTooLong
 from ostro.types import Event, Prompt, Sampling
+from tests.unit.engine.event_sink import Sink
 from tests.unit.engine.mock_model import (
     BOS,
     GREEDY,
@@ -28,26 +28,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 ENDLESS = replace(GREEDY, ignore_eos=True)
-
-
-class Sink:
-    """Collects the events of one sequence."""
-
-    def __init__(self) -> None:
-        self.events: list[Event] = []
-        self.arrived: queue.Queue[Event] = queue.Queue()
-        self.done = threading.Event()
-
-    def __call__(self, event: Event) -> None:
-        assert not self.done.is_set(), "an event after the last"
-        self.events.append(event)
-        self.arrived.put(event)
-        if event.finish_reason is not None:
-            self.done.set()
-
-    def wait(self) -> Event:
-        assert self.done.wait(30)
-        return self.events[-1]
 
 
 class SlowModel(MockModel):

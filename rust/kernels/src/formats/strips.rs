@@ -112,8 +112,7 @@ pub fn pack(format: Format, rows: &[u8], strip: &mut [u8]) {
         let place = Place::of(format, blocks, block);
         for row in 0..STRIP {
             let from = &rows[(row * blocks + block) * bytes..][..bytes];
-            strip[place.rest + row * format.rest()..][..format.rest()]
-                .copy_from_slice(&from[rest..][..format.rest()]);
+            strip[place.rest + row * format.rest()..][..format.rest()].copy_from_slice(&from[rest..][..format.rest()]);
             let words = from[first..].as_chunks::<4>().0[..format.words()].iter();
             for (word, line) in words.zip(strip[place.words..].as_chunks_mut::<{ 4 * STRIP }>().0) {
                 line[4 * row..4 * row + 4].copy_from_slice(word);

@@ -91,7 +91,8 @@ pub(crate) struct Quads {
 }
 
 impl Quads {
-    pub(crate) const ZERO: Self = Self { low: [0; GROUP], high: [0; GROUP], halves: [0; 2 * LANES], blocks: [0; LANES] };
+    pub(crate) const ZERO: Self =
+        Self { low: [0; GROUP], high: [0; GROUP], halves: [0; 2 * LANES], blocks: [0; LANES] };
 }
 
 impl Bytes {
@@ -120,8 +121,8 @@ pub const TILE: usize = tiled::TOKENS;
 /// From this many tokens on, a matrix unit is used where there is one.
 const FROM_TILED: usize = 5;
 
-/// Up to this many tokens, weights in strips are used as they are.
-pub(super) const MOST_QUADS: usize = 8;
+/// Up to this many tokens, weights in strips are used as they are; up to [`TILE`] with a matrix unit.
+pub(super) const FEW: usize = 8;
 
 /// Adding and subtracting 1.5 * 2^23 rounds |x| < 2^22 to the nearest integer, ties to even, on any CPU.
 const ROUND: f32 = 12_582_912.0;
@@ -179,7 +180,7 @@ impl Activations {
         if self.values.len() < values {
             self.values.resize_with(values, Default::default);
         }
-        let from_tiled = if needs.quads { MOST_QUADS + 1 } else { FROM_TILED };
+        let from_tiled = if needs.quads { TILE + 1 } else { FROM_TILED };
         self.tiled = needs.tiles && needs.blocks.is_some() && tokens >= from_tiled;
         let tiles = if self.tiled { self.tiles() * cols.div_ceil(GROUP) } else { 0 };
         if self.sums.len() < tiles {
@@ -228,7 +229,8 @@ impl Activations {
 
     /// Whether codes are kept for weights in strips.
     pub(super) fn has_quads(&self) -> bool {
-        self.needs.quads && self.needs.blocks.is_some() && self.tokens <= MOST_QUADS
+        let most = if self.needs.tiles { TILE } else { FEW };
+        self.needs.quads && self.needs.blocks.is_some() && self.tokens <= most
     }
 
     /// Tiles of [`TILE`] tokens, the last one perhaps not full.

@@ -102,7 +102,7 @@ impl<'a> OutView<'a> {
     }
 
     /// The same place, with row `row` of it as its first one.
-    fn from_row(&mut self, row: usize) -> OutView<'_> {
+    fn starting_at(&mut self, row: usize) -> OutView<'_> {
         OutView { ptr: self.ptr, len: self.len, stride: self.stride, offset: self.offset + row, owner: PhantomData }
     }
 
@@ -192,7 +192,7 @@ fn multiply_strips(
     if isa.reads_strips()
         && let Some(precision) = precision
     {
-        x86::multiply_strips(weights, rows, x, precision, out, &mut scratch.x86);
+        x86::multiply_strips(isa, weights, rows, x, precision, out, &mut scratch.x86);
         return;
     }
     let (format, cols) = (weights.format(), weights.cols());
@@ -207,7 +207,7 @@ fn multiply_strips(
         let plain = Weights::new(&unpacked[..bytes], format, strips.len() * STRIP, cols).expect("as many whole rows");
         let start = first * STRIP;
         let rows = rows.start.max(start) - start..rows.end.min(strips.end * STRIP) - start;
-        multiply_rows(isa, &plain, rows, x, precision, &mut out.from_row(start), scratch);
+        multiply_rows(isa, &plain, rows, x, precision, &mut out.starting_at(start), scratch);
     }
     scratch.rows = unpacked;
 }

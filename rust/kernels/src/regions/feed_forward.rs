@@ -24,13 +24,8 @@ pub fn project_add(
     let tokens = rows_of("h", h, cols)?;
     check_len("x", x.len(), tokens * width)?;
     check_len("norm", norm.weight.len(), width)?;
-    let inputs = Inputs {
-        values: h,
-        cols,
-        rows: None,
-        norm: RowNorm::None,
-        needs: Needs::of(machine.isa, &[proj], mode),
-    };
+    let inputs =
+        Inputs { values: h, cols, rows: None, norm: RowNorm::None, needs: Needs::of(machine.isa, &[proj], mode) };
     let isa = machine.isa;
     let x = Disjoint::new(x);
     machine.with(|team, workspace| {

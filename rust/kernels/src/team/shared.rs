@@ -76,7 +76,9 @@ impl Shared {
         Self {
             seats: std::iter::repeat_with(seat).take(members).collect(),
             phases: std::array::from_fn(|_| Padded(AtomicU64::new(0))),
-            ranges: std::iter::repeat_with(|| Padded(std::array::from_fn(|_| AtomicU64::new(0)))).take(members).collect(),
+            ranges: std::iter::repeat_with(|| Padded(std::array::from_fn(|_| AtomicU64::new(0))))
+                .take(members)
+                .collect(),
             stop: AtomicBool::new(false),
             job: UnsafeCell::new(None),
             roster: Padded(AtomicU64::new(CLOSED)),

@@ -48,10 +48,14 @@ pub(super) use each8;
 /// Runs a statement for each J below `$count`, sixteen at most, known at compile time.
 macro_rules! unrolled {
     (|$j:ident| $count:expr => $run:block) => {
-        $crate::matmul::x86::lanes::each8!(|$j| if $j < $count { $run });
+        $crate::matmul::x86::lanes::each8!(|$j| if $j < $count {
+            $run
+        });
         $crate::matmul::x86::lanes::each8!(|K| {
             const $j: usize = K + 8;
-            if $j < $count { $run }
+            if $j < $count {
+                $run
+            }
         });
     };
 }

@@ -1,4 +1,4 @@
-//! AVX2 kernels: the stored bytes for few tokens, unpacked panels for many, f32 rows for the rest.
+//! x86 kernels: the stored bytes for few tokens, unpacked panels for many, f32 rows for the rest.
 //!
 //! Loops over arrays of registers index them by constants or by loops that are unrolled completely.
 
@@ -30,7 +30,7 @@ use decode::Decode;
 
 pub(super) use amx::pack;
 
-use super::activations::{Activations, Precision};
+use super::activations::{self, Activations, Precision};
 use super::{LANES, OutView};
 
 /// Unpacked weights.
@@ -97,6 +97,7 @@ pub(super) fn multiply(
 /// # Panics
 /// When the CPU lacks AVX-512 VNNI, or the weights are in no format that has strips.
 pub(super) fn multiply_strips(
+    isa: Isa,
     weights: &Weights<'_>,
     rows: Range<usize>,
     x: &Activations,
@@ -104,20 +105,20 @@ pub(super) fn multiply_strips(
     out: &mut OutView<'_>,
     scratch: &mut Scratch,
 ) {
-    assert!(Isa::Avx512Vnni.is_available(), "this CPU has no {}", Isa::Avx512Vnni.name());
+    assert!(isa.reads_strips() && isa.is_available(), "this CPU has no {}", isa.name());
     // SAFETY: the features were just checked.
     unsafe {
         match weights.format() {
-            Format::Q4_0 => in_strips::<legacy::Q4_0>(weights, rows, x, precision, out, scratch),
-            Format::Q4_1 => in_strips::<legacy::Q4_1>(weights, rows, x, precision, out, scratch),
-            Format::Q5_0 => in_strips::<legacy::Q5_0>(weights, rows, x, precision, out, scratch),
-            Format::Q5_1 => in_strips::<legacy::Q5_1>(weights, rows, x, precision, out, scratch),
-            Format::Q8_0 => in_strips::<legacy::Q8_0>(weights, rows, x, precision, out, scratch),
-            Format::Q2_K => in_strips::<kquants::Q2K>(weights, rows, x, precision, out, scratch),
-            Format::Q3_K => in_strips::<kquants::Q3K>(weights, rows, x, precision, out, scratch),
-            Format::Q4_K => in_strips::<kquants::Q4K>(weights, rows, x, precision, out, scratch),
-            Format::Q5_K => in_strips::<kquants::Q5K>(weights, rows, x, precision, out, scratch),
-            Format::Q6_K => in_strips::<kquants::Q6K>(weights, rows, x, precision, out, scratch),
+            Format::Q4_0 => in_strips::<legacy::Q4_0>(isa, weights, rows, x, precision, out, scratch),
+            Format::Q4_1 => in_strips::<legacy::Q4_1>(isa, weights, rows, x, precision, out, scratch),
+            Format::Q5_0 => in_strips::<legacy::Q5_0>(isa, weights, rows, x, precision, out, scratch),
+            Format::Q5_1 => in_strips::<legacy::Q5_1>(isa, weights, rows, x, precision, out, scratch),
+            Format::Q8_0 => in_strips::<legacy::Q8_0>(isa, weights, rows, x, precision, out, scratch),
+            Format::Q2_K => in_strips::<kquants::Q2K>(isa, weights, rows, x, precision, out, scratch),
+            Format::Q3_K => in_strips::<kquants::Q3K>(isa, weights, rows, x, precision, out, scratch),
+            Format::Q4_K => in_strips::<kquants::Q4K>(isa, weights, rows, x, precision, out, scratch),
+            Format::Q5_K => in_strips::<kquants::Q5K>(isa, weights, rows, x, precision, out, scratch),
+            Format::Q6_K => in_strips::<kquants::Q6K>(isa, weights, rows, x, precision, out, scratch),
             format => panic!("{} has no strips", format.name()),
         }
     }
@@ -125,6 +126,7 @@ pub(super) fn multiply_strips(
 
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
 fn in_strips<D: strips::Strip>(
+    isa: Isa,
     weights: &Weights<'_>,
     rows: Range<usize>,
     x: &Activations,
@@ -137,6 +139,12 @@ fn in_strips<D: strips::Strip>(
     unsafe {
         if x.is_tiled() {
             amx::multiply::<D, amx::Strips>(weights, rows, x, precision, out, &mut scratch.amx);
+        } else if x.has_quads() && isa == Isa::Amx && x.tokens() > activations::FEW {
+            if narrow {
+                amx::few::multiply::<D, 1>(weights, rows, x, out);
+            } else {
+                amx::few::multiply::<D, 2>(weights, rows, x, out);
+            }
         } else if x.has_quads() {
             strips::multiply_few::<D>(weights, rows, x, narrow, out);
         } else if narrow {
@@ -191,7 +199,9 @@ unsafe fn blocks<D: Decode, const NARROW: bool>(
         3..=4 => few::multiply::<D, 4, NARROW>(weights, rows, x, out),
         tokens if tokens <= FEW => few::multiply::<D, FEW, NARROW>(weights, rows, x, out),
         // SAFETY: the caller's promise.
-        _ if vnni => unsafe { gemm::multiply::<D, zmm::Vnni<NARROW>, gemm::Rows>(weights, rows, x, out, &mut scratch.gemm) },
+        _ if vnni => unsafe {
+            gemm::multiply::<D, zmm::Vnni<NARROW>, gemm::Rows>(weights, rows, x, out, &mut scratch.gemm);
+        },
         // SAFETY: this function has the features.
         _ => unsafe { gemm::multiply::<D, ymm::Avx2<NARROW>, gemm::Rows>(weights, rows, x, out, &mut scratch.gemm) },
     }

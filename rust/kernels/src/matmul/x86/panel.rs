@@ -155,7 +155,11 @@ impl Panel {
     /// # Safety
     /// The CPU has AVX-512, and `at` is a group of D of `present` blocks.
     #[target_feature(enable = "avx512f,avx512bw,avx2,fma,f16c")]
-    pub(super) unsafe fn unpack_strip<D: Strip, const NARROW: bool, const BYTES: bool>(&mut self, at: At, present: usize) {
+    pub(super) unsafe fn unpack_strip<D: Strip, const NARROW: bool, const BYTES: bool>(
+        &mut self,
+        at: At,
+        present: usize,
+    ) {
         for base in (0..present).step_by(D::PERIOD) {
             each8!(|PHASE| {
                 if PHASE < D::PERIOD {

@@ -14,7 +14,7 @@ use core::arch::x86_64::*;
 use std::ops::Range;
 
 use crate::formats::{BLOCK, STRIP, Weights};
-use crate::matmul::activations::{Activations, Group, MOST_QUADS, Quads};
+use crate::matmul::activations::{Activations, FEW, Group, Quads};
 use crate::matmul::{LANES, OutView};
 
 use super::decode::{Decode, parts};
@@ -38,11 +38,11 @@ pub(super) fn multiply_few<D: Strip>(
         (1, true) => multiply::<D, 1, 1>(weights, rows, x, out),
         (2, true) => multiply::<D, 2, 1>(weights, rows, x, out),
         (3..=4, true) => multiply::<D, 4, 1>(weights, rows, x, out),
-        (_, true) => multiply::<D, MOST_QUADS, 1>(weights, rows, x, out),
+        (_, true) => multiply::<D, FEW, 1>(weights, rows, x, out),
         (1, false) => multiply::<D, 1, 2>(weights, rows, x, out),
         (2, false) => multiply::<D, 2, 2>(weights, rows, x, out),
         (3..=4, false) => multiply::<D, 4, 2>(weights, rows, x, out),
-        (_, false) => multiply::<D, MOST_QUADS, 2>(weights, rows, x, out),
+        (_, false) => multiply::<D, FEW, 2>(weights, rows, x, out),
     }
 }
 
@@ -87,12 +87,18 @@ fn multiply<D: Strip, const T: usize, const P: usize>(
 
 /// A group of columns of a token.
 #[derive(Clone, Copy)]
-struct Token<'a> {
-    sums: &'a Group,
-    codes: &'a Quads,
+pub(super) struct Token<'a> {
+    pub sums: &'a Group,
+    pub codes: &'a Quads,
 }
 
 impl Token<'_> {
+    /// The sum of codes that an offset is multiplied with.
+    #[inline]
+    pub(super) fn sum<D: Decode>(self, part: usize) -> f32 {
+        if D::FORMAT.has_half_offsets() { self.sums.halves[part] } else { self.sums.blocks[part % LANES] }
+    }
+
     /// Where the codes of block `block` are in a plane.
     #[inline]
     fn block<const PLANE: usize>(self, block: usize) -> *const i8 {
@@ -297,9 +303,7 @@ unsafe fn accumulate<D: Strip, const T: usize, const P: usize>(
             // SAFETY: see above.
             let offset = unsafe { D::offset(at, J) };
             for t in 0..T {
-                let sums = &x[t].sums;
-                let sum = if D::FORMAT.has_half_offsets() { sums.halves[J] } else { sums.blocks[J % LANES] };
-                v[t] = _mm512_fmadd_ps(offset, _mm512_set1_ps(sum), v[t]);
+                v[t] = _mm512_fmadd_ps(offset, _mm512_set1_ps(x[t].sum::<D>(J)), v[t]);
             }
         });
     }
@@ -311,7 +315,7 @@ unsafe fn accumulate<D: Strip, const T: usize, const P: usize>(
 /// v += sums * scale.
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn add_run<const T: usize>(sums: &[__m512i; T], scale: __m512, v: &mut [__m512; T]) {
+pub(super) fn add_run<const T: usize>(sums: &[__m512i; T], scale: __m512, v: &mut [__m512; T]) {
     for t in 0..T {
         v[t] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sums[t]), scale, v[t]);
     }
@@ -320,14 +324,14 @@ fn add_run<const T: usize>(sums: &[__m512i; T], scale: __m512, v: &mut [__m512; 
 /// Asks for an eighth of a block of what will be needed.
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn fetch<D: Strip>(at: At, block: usize, part: usize) {
+pub(super) fn fetch<D: Strip>(at: At, block: usize, part: usize) {
     let bytes = STRIP * D::BYTES / LANES;
     let lines = bytes.div_ceil(64);
     for line in part * lines / 8..(part + 1) * lines / 8 {
         let place = at.start.wrapping_add(AHEAD + block * bytes + 64 * line);
         // SAFETY: a hint, for whatever place. Compilers take the intrinsic for one that writes memory, and no longer make
         // loads before it parts of products behind it.
-        unsafe { asm!("prefetcht1 [{}]", in(reg) place, options(nomem, nostack, preserves_flags)) };
+        unsafe { asm!("prefetcht1 [{}]", in(reg) place.addr(), options(nomem, nostack, preserves_flags)) };
     }
 }
 

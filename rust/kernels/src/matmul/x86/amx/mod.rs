@@ -11,6 +11,7 @@
 //! bits, and the products of planes are put together again. The panels (8 KiB of codes each) and results stay in the L2
 //! cache; activations stream past once for 128 rows, which is what the L3 cache can deliver.
 
+pub(super) mod few;
 mod pack;
 mod panel;
 mod transpose;
@@ -92,9 +93,8 @@ impl<D: Decode> Source<D> for Rows {
         (first, count): (usize, usize),
         (index, present): (usize, usize),
     ) {
-        let groups: [*const u8; ROWS] = std::array::from_fn(|row| {
-            weights.row(first + row.min(count - 1)).as_ptr().wrapping_add(index * D::BYTES)
-        });
+        let groups: [*const u8; ROWS] =
+            std::array::from_fn(|row| weights.row(first + row.min(count - 1)).as_ptr().wrapping_add(index * D::BYTES));
         // SAFETY: the pointers are those of group `index` of rows of `weights`, of which so many blocks exist.
         unsafe { panel.unpack::<D, NARROW>(&groups, present) };
     }

@@ -15,12 +15,12 @@ use crate::matmul::x86::strips::{At, Strip};
 pub(super) const ROWS: usize = 16;
 
 /// [64 columns][row][column]
-pub(super) type Plane = [[[i8; COLS]; ROWS]; STEPS];
+pub(in crate::matmul::x86) type Plane = [[[i8; COLS]; ROWS]; STEPS];
 
 /// One group of sixteen rows. A code is `128 * high + low`; formats without integer scales have no high plane. What a
 /// format does not use, or a short group does not have, is left as it was.
 #[repr(C, align(64))]
-pub(super) struct Panel {
+pub(in crate::matmul::x86) struct Panel {
     pub low: Plane,
     pub high: Plane,
     /// [run][row]

@@ -22,7 +22,7 @@ impl Products {
 
 /// What `ldtilecfg` reads.
 #[repr(C, align(64))]
-struct Shapes {
+pub(super) struct Shapes {
     palette: u8,
     start_row: u8,
     reserved: [u8; 14],
@@ -30,13 +30,25 @@ struct Shapes {
     rows: [u8; 16],
 }
 
+impl Shapes {
+    /// No tile at all.
+    pub(super) const NONE: Self =
+        Self { palette: 1, start_row: 0, reserved: [0; 14], row_bytes: [0; 16], rows: [0; 16] };
+
+    /// A tile with so many rows.
+    pub(super) const fn set(&mut self, tile: usize, rows: u8, row_bytes: u16) {
+        self.rows[tile] = rows;
+        self.row_bytes[tile] = row_bytes;
+    }
+}
+
 /// Tiles 0 to 2: products. 3 and 4: weights. 5 and 6: activations of `columns` columns.
 const fn shapes(columns: u8) -> Shapes {
-    let mut shapes = Shapes { palette: 1, start_row: 0, reserved: [0; 14], row_bytes: [0; 16], rows: [0; 16] };
+    let mut shapes = Shapes::NONE;
     let mut tile = 0;
     while tile < 7 {
-        shapes.row_bytes[tile] = if tile == 3 || tile == 4 { columns as u16 } else { 64 };
-        shapes.rows[tile] = if tile >= 5 { columns / 4 } else { 16 };
+        let row_bytes = if tile == 3 || tile == 4 { columns as u16 } else { 64 };
+        shapes.set(tile, if tile >= 5 { columns / 4 } else { 16 }, row_bytes);
         tile += 1;
     }
     shapes
@@ -44,6 +56,16 @@ const fn shapes(columns: u8) -> Shapes {
 
 static STEP: Shapes = shapes(COLS as u8);
 static HALF: Shapes = shapes(BLOCK as u8);
+
+/// Sets the unit up for this thread, until what comes back is dropped.
+///
+/// # Safety
+/// The CPU has AMX, the system lets us use it, and no `Unit` lives on this thread.
+pub(super) unsafe fn configure(shapes: &Shapes) -> Unit {
+    // SAFETY: the caller's promise; the 64 bytes are read.
+    unsafe { asm!("ldtilecfg [{}]", in(reg) shapes, options(nostack, preserves_flags, readonly)) };
+    Unit(PhantomData)
+}
 
 /// The unit, set up for this thread. What one function leaves in its tiles the next one finds there: compiled code has no
 /// use for them.
@@ -56,10 +78,8 @@ impl Unit {
     /// # Safety
     /// The CPU has AMX, the system lets us use it, and no other `Unit` lives on this thread.
     pub(super) unsafe fn new(blocks: bool) -> Self {
-        let shapes = if blocks { &HALF } else { &STEP };
-        // SAFETY: the caller's promise; the 64 bytes are read.
-        unsafe { asm!("ldtilecfg [{}]", in(reg) shapes, options(nostack, preserves_flags, readonly)) };
-        Self(PhantomData)
+        // SAFETY: the caller's promise.
+        unsafe { configure(if blocks { &HALF } else { &STEP }) }
     }
 
     /// P is the steps of all planes of the activations, here and below.
