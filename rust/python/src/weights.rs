@@ -29,7 +29,7 @@ impl Bytes {
 
 /// Where a matrix lies at some time.
 pub struct Storage {
-    /// What keeps the bytes alive.
+    /// What keeps the bytes alive: the room, if there is one, and what the matrix was made of, until all of it was moved.
     arrays: Vec<Py<PyArray1<u8>>>,
     strips: Bytes,
     /// The rows behind the strips.
@@ -107,7 +107,7 @@ impl Matrix {
         let (strips, data) = if stop == rows {
             place.split_at(packed * row_bytes)
         } else {
-            arrays.extend(now.arrays.iter().map(|array| array.clone_ref(py)));
+            arrays.extend(now.arrays.last().map(|source| source.clone_ref(py)));
             (
                 place.split_at(packed * row_bytes).0,
                 now.data.split_at((packed * row_bytes).saturating_sub(now.strips.len)).1,
