@@ -18,7 +18,7 @@ use crate::matmul::{LANES, OutView};
 use super::decode::Decode;
 use super::lanes::each8;
 use super::panel::{Panel, ROWS};
-use super::strips::{At, Strip};
+use super::strip::{At, Strip};
 
 /// Most tokens of a tile: with two vectors of rows, 12 accumulators, and four registers for what they read.
 const TILE: usize = 6;

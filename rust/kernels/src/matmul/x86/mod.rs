@@ -17,6 +17,7 @@ mod kquants;
 mod lanes;
 mod legacy;
 mod panel;
+mod strip;
 mod strips;
 mod ymm;
 mod zmm;
@@ -125,7 +126,7 @@ pub(super) fn multiply_strips(
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
-fn in_strips<D: strips::Strip>(
+fn in_strips<D: strip::Strip>(
     isa: Isa,
     weights: &Weights<'_>,
     rows: Range<usize>,

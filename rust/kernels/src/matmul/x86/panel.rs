@@ -4,7 +4,7 @@ use core::arch::x86_64::*;
 
 use super::decode::{Decode, Offsets, codes, parts, run_scale};
 use super::lanes::{each8, transpose, unrolled};
-use super::strips::{At, Strip};
+use super::strip::{At, Strip};
 
 /// Rows of a panel.
 pub(super) const ROWS: usize = 16;

@@ -17,7 +17,8 @@ use crate::matmul::activations::{Activations, Quads};
 use crate::matmul::tiled::TOKENS;
 use crate::matmul::x86::decode::parts;
 use crate::matmul::x86::lanes::{each8, unrolled};
-use crate::matmul::x86::strips::{At, Strip, Token, add_run, fetch};
+use crate::matmul::x86::strip::{At, Strip};
+use crate::matmul::x86::strips::{Token, add_run, fetch};
 use crate::matmul::{LANES, OutView};
 
 use super::unit::{Shapes, configure};

@@ -27,7 +27,7 @@ use crate::matmul::{LANES, OutView};
 
 use super::decode::{Decode, parts};
 use super::lanes::prefetch;
-use super::strips::{At, Strip};
+use super::strip::{At, Strip};
 pub(in crate::matmul) use pack::pack;
 use panel::{Panel, ROWS};
 use transpose::transpose;

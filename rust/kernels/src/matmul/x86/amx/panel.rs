@@ -9,7 +9,7 @@ use crate::matmul::tiled::{COLS, STEPS};
 use crate::matmul::x86::decode::{Decode, Offsets, parts, run_scale, scale_places};
 use crate::matmul::x86::lanes::{each8, store_f32, unrolled};
 use crate::matmul::x86::panel::words;
-use crate::matmul::x86::strips::{At, Strip};
+use crate::matmul::x86::strip::{At, Strip};
 
 /// Rows of a panel.
 pub(super) const ROWS: usize = 16;
