@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 __all__ = [
     "PAGE_SIZE",
+    "STRIP",
     "KvStore",
     "Matrix",
     "Team",
@@ -38,6 +39,8 @@ _F32: TypeAlias = NDArray[np.float32]
 _I32: TypeAlias = NDArray[np.int32]
 
 PAGE_SIZE: int
+STRIP: int
+"""Rows that lie side by side in a strip."""
 __version__: str
 
 @final

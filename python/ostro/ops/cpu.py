@@ -32,7 +32,6 @@ REPACKED_AT_ONCE = 4 << 20
 """Bytes of weights that are moved before the generator pauses: some milliseconds."""
 LARGEST_COPY = 512 << 20
 """Bytes of weights above which they are not moved where that gains nothing but huge pages."""
-_STRIP = 16
 _CACHE_LINE = 64
 
 QUANTIZED_AT_ONCE = 32 << 20
@@ -164,7 +163,7 @@ class CpuOps:
             data = matrix.data
             place = room[start : start + data.nbytes]
             row_bytes = data.nbytes // matrix.rows
-            at_once = max(1, REPACKED_AT_ONCE // (_STRIP * row_bytes)) * _STRIP
+            at_once = max(1, REPACKED_AT_ONCE // (_kernels.STRIP * row_bytes)) * _kernels.STRIP
             for first in range(0, matrix.rows, at_once):
                 stop = min(matrix.rows, first + at_once)
                 matrix.repack(self._team, place, stop)

@@ -129,6 +129,7 @@ mod _kernels {
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
         module.add("PAGE_SIZE", ostro_kernels::kv::PAGE)?;
+        module.add("STRIP", ostro_kernels::formats::STRIP)?;
         module.add("__version__", env!("CARGO_PKG_VERSION"))
     }
 }

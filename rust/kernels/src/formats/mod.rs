@@ -166,6 +166,12 @@ impl<'a> Weights<'a> {
         self.packed
     }
 
+    /// Row `row`, or the first one of its strip if it is in one.
+    #[cfg(target_arch = "x86_64")]
+    pub(crate) fn first_with(&self, row: usize) -> usize {
+        if row < self.packed { row / STRIP * STRIP } else { row }
+    }
+
     /// The bytes of a strip.
     pub(crate) fn strip(&self, index: usize) -> &'a [u8] {
         &self.strips[index * STRIP * self.row_bytes..][..STRIP * self.row_bytes]

@@ -27,6 +27,7 @@
 //! `((p0+p4)+(p2+p6)) + ((p1+p5)+(p3+p7))`.
 
 mod activations;
+mod codes;
 mod scalar;
 mod tiled;
 #[cfg(target_arch = "x86_64")]
@@ -118,6 +119,19 @@ impl<'a> OutView<'a> {
     /// Writes one result; `multiply` has checked that it fits.
     fn set(&mut self, token: usize, row: usize, value: f32) {
         self.set_rows(token, row, &[value]);
+    }
+
+    /// Writes those of sixteen results, of the rows from `first` on, whose rows are among `rows`.
+    #[cfg(target_arch = "x86_64")]
+    #[inline]
+    fn set_sixteen(&mut self, token: usize, first: usize, values: &[f32; STRIP], rows: &Range<usize>) {
+        let wanted = rows.start.max(first)..rows.end.min(first + STRIP);
+        if wanted.len() == STRIP {
+            // A length that the compiler knows: one store instead of a call.
+            self.set_rows(token, first, values);
+        } else {
+            self.set_rows(token, wanted.start, &values[wanted.start - first..wanted.end - first]);
+        }
     }
 
     /// Writes the results of neighbouring rows.

@@ -4,7 +4,8 @@ use std::ops::Range;
 
 use crate::formats::{BLOCK, Block, Format, Weights};
 
-use super::activations::{Activations, Precision, place};
+use super::activations::{Activations, Precision};
+use super::codes::place;
 use super::{LANES, OutView, reduce};
 
 /// A decoded weight row.

@@ -2,7 +2,8 @@
 //!
 //! A code q of 14 bits is `128 * high + low`, both of which fit int8; of 8 bits it is `low`.
 
-use super::activations::{Group, Precision, place};
+use super::activations::Precision;
+use super::codes::{Group, place};
 use super::{GROUP, LANES};
 
 /// Tokens of a tile.

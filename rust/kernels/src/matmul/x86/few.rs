@@ -12,7 +12,8 @@ use core::arch::x86_64::*;
 use std::ops::Range;
 
 use crate::formats::{BLOCK, Weights};
-use crate::matmul::activations::{Activations, Bytes, Group};
+use crate::matmul::activations::Activations;
+use crate::matmul::codes::{Bytes, Group};
 use crate::matmul::{LANES, OutView};
 
 use super::decode::{Decode, codes, column_scales, fits_pairs, parts, run_scale};

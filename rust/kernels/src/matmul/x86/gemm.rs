@@ -12,7 +12,8 @@
 use std::ops::Range;
 
 use crate::formats::{BLOCK, STRIP, Weights};
-use crate::matmul::activations::{Activations, Bytes, Group};
+use crate::matmul::activations::Activations;
+use crate::matmul::codes::{Bytes, Group};
 use crate::matmul::{LANES, OutView};
 
 use super::decode::Decode;
@@ -157,8 +158,7 @@ pub(super) unsafe fn multiply<D: Decode, K: Kernel, S: Source<D>>(
     let Scratch { panels, results } = scratch;
     panels.resize_with(PANELS, Panel::default);
     // Strips are unpacked as a whole.
-    let start = if rows.start < weights.packed_rows() { rows.start / STRIP * STRIP } else { rows.start };
-    for first in (start..rows.end).step_by(PANELS * ROWS) {
+    for first in (weights.first_with(rows.start)..rows.end).step_by(PANELS * ROWS) {
         let count = (PANELS * ROWS).min(rows.end - first);
         let panels = &mut panels[..count.div_ceil(ROWS)];
         results.clear();
@@ -186,10 +186,8 @@ pub(super) unsafe fn multiply<D: Decode, K: Kernel, S: Source<D>>(
         }
         for (token, values) in results.chunks(panels.len()).enumerate() {
             for (panel, values) in values.iter().enumerate() {
-                let first = first + panel * ROWS;
-                let wanted = rows.start.max(first)..rows.end.min(first + ROWS);
-                let values = &values.0.as_flattened()[wanted.start - first..wanted.end - first];
-                out.set_rows(token, wanted.start, values);
+                let values = values.0.as_flattened().first_chunk().expect("a panel has sixteen rows");
+                out.set_sixteen(token, first + panel * ROWS, values, &rows);
             }
         }
     }

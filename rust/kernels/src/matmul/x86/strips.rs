@@ -14,7 +14,8 @@ use core::arch::x86_64::*;
 use std::ops::Range;
 
 use crate::formats::{BLOCK, STRIP, Weights};
-use crate::matmul::activations::{Activations, FEW, Group, Quads};
+use crate::matmul::activations::{Activations, FEW};
+use crate::matmul::codes::{Group, Quads};
 use crate::matmul::{LANES, OutView};
 
 use super::decode::{Decode, parts};
@@ -69,17 +70,11 @@ fn multiply<D: Strip, const T: usize, const P: usize>(
             unsafe { accumulate::<D, T, P>(At::group::<D>(start, index, present), present, &x, &mut results) };
         }
         let first = STRIP * strip;
-        let wanted = rows.start.max(first) - first..rows.end.min(first + STRIP) - first;
         for (token, &result) in results[..tokens].iter().enumerate() {
             let mut values = [0.0_f32; STRIP];
             // SAFETY: sixteen floats.
             unsafe { _mm512_storeu_ps(values.as_mut_ptr(), result) };
-            if wanted.len() == STRIP {
-                // A length that the compiler knows: one store instead of a call.
-                out.set_rows(token, first, &values);
-            } else {
-                out.set_rows(token, first + wanted.start, &values[wanted.clone()]);
-            }
+            out.set_sixteen(token, first, &values, &rows);
         }
     }
 }

@@ -5,7 +5,7 @@
 
 use core::arch::x86_64::*;
 
-use crate::matmul::activations::{Bytes, Group};
+use crate::matmul::codes::{Bytes, Group};
 
 use super::decode::{Decode, fits_pairs, parts};
 use super::gemm::{Kernel, Results, Tokens, pair_of, quad_of};

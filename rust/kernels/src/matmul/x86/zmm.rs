@@ -4,7 +4,7 @@
 
 use core::arch::x86_64::*;
 
-use crate::matmul::activations::{Bytes, Group};
+use crate::matmul::codes::{Bytes, Group};
 
 use super::decode::{Decode, parts};
 use super::gemm::{Kernel, Results, Tokens, pair_of, quad_of};

@@ -13,7 +13,8 @@ use core::arch::x86_64::*;
 use std::ops::Range;
 
 use crate::formats::{BLOCK, STRIP, Weights};
-use crate::matmul::activations::{Activations, Quads};
+use crate::matmul::activations::Activations;
+use crate::matmul::codes::Quads;
 use crate::matmul::tiled::TOKENS;
 use crate::matmul::x86::decode::parts;
 use crate::matmul::x86::lanes::{each8, unrolled};
@@ -81,17 +82,11 @@ pub(in crate::matmul::x86) unsafe fn multiply<D: Strip, const P: usize>(
         unsafe { accumulate::<D, P>(at, present, now, &x, &mut sums, &mut results) };
         if index + 1 == groups {
             let first = STRIP * (strips.start + item / groups);
-            let wanted = rows.start.max(first)..rows.end.min(first + STRIP);
             for (token, &result) in results[..tokens].iter().enumerate() {
                 let mut values = [0.0_f32; STRIP];
                 // SAFETY: sixteen floats.
                 unsafe { _mm512_storeu_ps(values.as_mut_ptr(), result) };
-                if wanted.len() == STRIP {
-                    // A length that the compiler knows: one store instead of a call.
-                    out.set_rows(token, first, &values);
-                } else {
-                    out.set_rows(token, wanted.start, &values[wanted.start - first..wanted.end - first]);
-                }
+                out.set_sixteen(token, first, &values, &rows);
             }
             results = [_mm512_setzero_ps(); TOKENS];
         }

@@ -139,8 +139,7 @@ pub(super) unsafe fn multiply<D: Decode, S: Source<D>>(
     let close = if few && !D::FORMAT.has_integer_scales() { FEW_GROUPS } else { 1 };
     let most = if few { ROWS } else { PANELS * ROWS };
     // Strips are unpacked as a whole.
-    let start = if rows.start < weights.packed_rows() { rows.start / STRIP * STRIP } else { rows.start };
-    for first in (start..rows.end).step_by(most) {
+    for first in (weights.first_with(rows.start)..rows.end).step_by(most) {
         let count = most.min(rows.end - first);
         let together = count.div_ceil(ROWS);
         results.clear();
@@ -179,17 +178,15 @@ pub(super) unsafe fn multiply<D: Decode, S: Source<D>>(
         }
         for (tile, results) in results.chunks_exact(together).enumerate() {
             for (panel, results) in results.iter().enumerate() {
-                let first = first + panel * ROWS;
-                let wanted = rows.start.max(first)..rows.end.min(first + ROWS);
-                write(results, (tile * TOKENS, first), x.tokens(), wanted, out);
+                write(results, (tile * TOKENS, first + panel * ROWS), x.tokens(), &rows, out);
             }
         }
     }
 }
 
-/// Writes the results of some rows of a panel for a tile whose first token and row are `place`.
+/// Writes those results of a panel that belong to `rows`, for a tile whose first token and row are `place`.
 #[target_feature(enable = "avx512f")]
-fn write(results: &Results, place: (usize, usize), tokens: usize, rows: Range<usize>, out: &mut OutView<'_>) {
+fn write(results: &Results, place: (usize, usize), tokens: usize, rows: &Range<usize>, out: &mut OutView<'_>) {
     let mut v = [_mm512_setzero_si512(); ROWS];
     for (v, row) in v.iter_mut().zip(&results.0) {
         *v = load(row);
@@ -198,12 +195,7 @@ fn write(results: &Results, place: (usize, usize), tokens: usize, rows: Range<us
         let mut values = [0.0_f32; ROWS];
         // SAFETY: sixteen floats.
         unsafe { _mm512_storeu_si512(values.as_mut_ptr().cast(), v) };
-        if rows.len() == ROWS {
-            // A length that the compiler knows: one store instead of a call.
-            out.set_rows(token, place.1, &values);
-        } else {
-            out.set_rows(token, rows.start, &values[rows.start - place.1..rows.end - place.1]);
-        }
+        out.set_sixteen(token, place.1, &values, rows);
     }
 }
 

@@ -3,7 +3,7 @@
 use core::arch::x86_64::*;
 
 use crate::formats::BLOCK;
-use crate::matmul::activations::Group;
+use crate::matmul::codes::Group;
 use crate::matmul::tiled::{STEPS, Step, Sums, TOKENS};
 
 use super::panel::pair;
