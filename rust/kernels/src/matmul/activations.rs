@@ -5,7 +5,7 @@ use std::cell::UnsafeCell;
 use crate::formats::{BLOCK, Weights};
 use crate::isa::Isa;
 
-use super::codes::{Bytes, Group, Quads, write_bytes, write_group, write_quads};
+use super::codes::{Bytes, Few, Group, Quads, write_bytes, write_group, write_quads};
 use super::tiled::{self, Step, Sums};
 use super::{GROUP, LANES, Mode};
 
@@ -130,6 +130,8 @@ impl Activations {
             self.steps.resize_with(steps, || UnsafeCell::new(Step::ZERO));
         }
         let groups = if needs.blocks.is_some() && !self.tiled { tokens * cols.div_ceil(GROUP) } else { 0 };
+        // Kernels for few tokens take as many as they are made for, from memory that is there.
+        let groups = if self.has_quads() { groups + TILE } else { groups };
         if self.groups.len() < groups {
             self.groups.resize_with(groups, || UnsafeCell::new(Group::ZERO));
         }
@@ -332,13 +334,18 @@ impl Activations {
         unsafe { std::slice::from_raw_parts(UnsafeCell::raw_get(cells.as_ptr()), cells.len()) }
     }
 
-    /// As [`Self::groups`], for weights in strips.
+    /// Group `index` of columns of T tokens, for weights in strips. Those behind the last token are anything.
+    ///
+    /// # Panics
+    /// When the batch has more tokens than T, or T is more than [`TILE`].
     #[cfg(target_arch = "x86_64")]
-    pub(super) fn quads(&self, index: usize) -> &[Quads] {
+    pub(super) fn few<const T: usize>(&self, index: usize) -> Few<'_, T> {
         assert!(self.has_quads(), "these activations have no codes for strips");
-        let cells = &self.quads[index * self.tokens..][..self.tokens];
-        // SAFETY: as above.
-        unsafe { std::slice::from_raw_parts(UnsafeCell::raw_get(cells.as_ptr()), cells.len()) }
+        assert!(self.tokens <= T, "{} tokens are more than {T}", self.tokens);
+        let (groups, quads) = (&self.groups[index * self.tokens..][..T], &self.quads[index * self.tokens..][..T]);
+        // SAFETY: cells have the layout of what they hold, there are T of each, all were initialised, and the contract of
+        // `write_tile` excludes a writer.
+        unsafe { Few { groups: &*groups.as_ptr().cast(), quads: &*quads.as_ptr().cast() } }
     }
 
     /// As [`Self::groups`], in bytes.

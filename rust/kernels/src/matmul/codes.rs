@@ -39,6 +39,13 @@ pub(crate) struct Quads {
     pub blocks: [i32; LANES],
 }
 
+/// A group of columns of T tokens, for weights in strips.
+#[derive(Clone, Copy)]
+pub(crate) struct Few<'a, const T: usize> {
+    pub groups: &'a [Group; T],
+    pub quads: &'a [Quads; T],
+}
+
 impl Quads {
     pub(crate) const ZERO: Self =
         Self { low: [0; GROUP], high: [0; GROUP], halves: [0; 2 * LANES], blocks: [0; LANES] };

@@ -11,11 +11,12 @@
 
 use core::arch::asm;
 use core::arch::x86_64::*;
+use std::mem::offset_of;
 use std::ops::Range;
 
 use crate::formats::{BLOCK, STRIP, Weights};
 use crate::matmul::activations::{Activations, FEW};
-use crate::matmul::codes::{Group, Quads};
+use crate::matmul::codes::{Few, Group, Quads};
 use crate::matmul::{LANES, OutView};
 
 use super::decode::{Decode, parts};
@@ -23,7 +24,7 @@ use super::lanes::{each8, unrolled};
 use super::strip::{At, Strip};
 
 /// Bytes between what is multiplied and what is fetched into the L2 cache meanwhile.
-const AHEAD: usize = 4096;
+const AHEAD: usize = 16384;
 
 /// `narrow`: activations have 8 bits.
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
@@ -46,8 +47,7 @@ pub(super) fn multiply_few<D: Strip>(
     }
 }
 
-/// Products with at most T tokens, whose codes have P planes. Absent ones repeat the last one: their results are not
-/// written.
+/// Products with at most T tokens, whose codes have P planes.
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
 fn multiply<D: Strip, const T: usize, const P: usize>(
     weights: &Weights<'_>,
@@ -61,13 +61,9 @@ fn multiply<D: Strip, const T: usize, const P: usize>(
         let mut results = [_mm512_setzero_ps(); T];
         for index in 0..blocks.div_ceil(LANES) {
             let present = LANES.min(blocks - index * LANES);
-            let (groups, quads) = (activations.groups(index), activations.quads(index));
-            let x: [Token<'_>; T] = std::array::from_fn(|t| {
-                let at = t.min(tokens - 1);
-                Token { sums: &groups[at], codes: &quads[at] }
-            });
+            let at = At::group::<D>(start, index, present);
             // SAFETY: a strip has all groups of its rows, `present` blocks in this one.
-            unsafe { accumulate::<D, T, P>(At::group::<D>(start, index, present), present, &x, &mut results) };
+            unsafe { accumulate::<D, T, P>(at, present, activations.few(index), &mut results) };
         }
         let first = STRIP * strip;
         for (token, &result) in results[..tokens].iter().enumerate() {
@@ -79,45 +75,56 @@ fn multiply<D: Strip, const T: usize, const P: usize>(
     }
 }
 
-/// A group of columns of a token.
-#[derive(Clone, Copy)]
-pub(super) struct Token<'a> {
-    pub sums: &'a Group,
-    pub codes: &'a Quads,
+/// The sum of codes that offset `part` is multiplied with.
+#[inline]
+pub(super) fn sum_of<D: Decode>(x: &Group, part: usize) -> f32 {
+    if D::FORMAT.has_half_offsets() { x.halves[part] } else { x.blocks[part % LANES] }
 }
 
-impl Token<'_> {
-    /// The sum of codes that an offset is multiplied with.
-    #[inline]
-    pub(super) fn sum<D: Decode>(self, part: usize) -> f32 {
-        if D::FORMAT.has_half_offsets() { self.sums.halves[part] } else { self.sums.blocks[part % LANES] }
-    }
+/// Bytes from the codes of a token to those of the next one, and from its low plane to its high one.
+const NEXT: usize = size_of::<Quads>();
+const HIGH: usize = offset_of!(Quads, high);
 
-    /// Where the codes of block `block` are in a plane.
-    #[inline]
-    fn block<const PLANE: usize>(self, block: usize) -> *const i8 {
-        debug_assert!(block < LANES);
-        let plane = if PLANE == 0 { &self.codes.low } else { &self.codes.high };
-        plane.as_ptr().wrapping_add(BLOCK * block)
-    }
-}
-
-/// sums + products of the bytes `w` with the four codes at `codes + AT`, the same for each row.
+/// sums + products of the bytes `w` with four codes of each token, the same for each row; those of the first token are at
+/// `codes + AT`.
 ///
-/// In assembly, since compilers make two instructions of it when they cannot see that nothing in between writes memory.
+/// In assembly, since compilers make two instructions of one when they cannot see that nothing in between writes memory.
+/// One address for four tokens: with one for each and for each plane, these came from the stack.
 ///
 /// # Safety
-/// The CPU has AVX-512 VNNI, and the codes are readable.
+/// The CPU has AVX-512 VNNI, and `codes` are those of T tokens, one behind the other.
 #[inline]
 #[target_feature(enable = "avx512f,avx512vnni")]
-unsafe fn add_products<const AT: usize>(mut sums: __m512i, w: __m512i, codes: *const i8) -> __m512i {
-    // SAFETY: the caller's promise.
-    unsafe {
-        asm!("vpdpbusd {sums}, {w}, dword ptr [{codes} + {at}]{{1to16}}",
-            sums = inout(zmm_reg) sums, w = in(zmm_reg) w, codes = in(reg) codes, at = const AT,
-            options(pure, readonly, nostack, preserves_flags));
+unsafe fn add_products<const T: usize, const AT: usize>(sums: &mut [__m512i; T], w: __m512i, codes: *const i8) {
+    if T < 4 {
+        for t in 0..T {
+            let codes = codes.wrapping_add(NEXT * t);
+            // SAFETY: the caller's promise.
+            unsafe {
+                asm!("vpdpbusd {a}, {w}, dword ptr [{codes} + {at}]{{1to16}}",
+                    a = inout(zmm_reg) sums[t], w = in(zmm_reg) w, codes = in(reg) codes, at = const AT,
+                    options(pure, readonly, nostack, preserves_flags));
+            }
+        }
+        return;
     }
-    sums
+    for (four, sums) in sums.as_chunks_mut::<4>().0.iter_mut().enumerate() {
+        let codes = codes.wrapping_add(4 * NEXT * four);
+        let [mut a, mut b, mut c, mut d] = *sums;
+        // SAFETY: the caller's promise.
+        unsafe {
+            asm!(
+                "vpdpbusd {a}, {w}, dword ptr [{codes} + {at}]{{1to16}}",
+                "vpdpbusd {b}, {w}, dword ptr [{codes} + {at} + {next}]{{1to16}}",
+                "vpdpbusd {c}, {w}, dword ptr [{codes} + {at} + 2 * {next}]{{1to16}}",
+                "vpdpbusd {d}, {w}, dword ptr [{codes} + {at} + 3 * {next}]{{1to16}}",
+                a = inout(zmm_reg) a, b = inout(zmm_reg) b, c = inout(zmm_reg) c, d = inout(zmm_reg) d,
+                w = in(zmm_reg) w, codes = in(reg) codes, at = const AT, next = const NEXT,
+                options(pure, readonly, nostack, preserves_flags)
+            );
+        }
+        *sums = [a, b, c, d];
+    }
 }
 
 /// The sums of products of a block with each token: of Q quads, from FIRST on. A macro, since compilers do not inline
@@ -129,8 +136,7 @@ macro_rules! products {
         if D::BIAS != 0 {
             // The products start at what the bias adds to them, taken off.
             for t in 0..T {
-                let codes = $x[t].codes;
-                let block = $base + $phase;
+                let (codes, block) = (&$x.quads[t], ($base + $phase) % LANES);
                 let sum = if $count == 4 { codes.halves[2 * block + $first / 4] } else { codes.blocks[block] };
                 low[t] = _mm512_mullo_epi32(_mm512_set1_epi32(sum), _mm512_set1_epi32(-D::BIAS));
             }
@@ -139,13 +145,10 @@ macro_rules! products {
             if QUAD < $count {
                 fetch::<D>($at, $base + $phase, $first + QUAD);
                 let w = D::codes($at, $base, $phase, $first + QUAD);
-                for t in 0..T {
-                    let codes = $x[t].block::<0>($base + $phase);
-                    low[t] = add_products::<{ 4 * ($first + QUAD) }>(low[t], w, codes);
-                    if P > 1 {
-                        let codes = $x[t].block::<1>($base + $phase);
-                        high[t] = add_products::<{ 4 * ($first + QUAD) }>(high[t], w, codes);
-                    }
+                let codes = $x.quads.as_ptr().cast::<i8>().wrapping_add(BLOCK * $base);
+                add_products::<T, { BLOCK * $phase + 4 * ($first + QUAD) }>(&mut low, w, codes);
+                if P > 1 {
+                    add_products::<T, { HIGH + BLOCK * $phase + 4 * ($first + QUAD) }>(&mut high, w, codes);
                 }
             }
         });
@@ -167,7 +170,7 @@ macro_rules! products {
 unsafe fn accumulate<D: Strip, const T: usize, const P: usize>(
     at: At,
     present: usize,
-    x: &[Token<'_>; T],
+    x: Few<'_, T>,
     results: &mut [__m512; T],
 ) {
     let run = D::FORMAT.run(P == 1);
@@ -216,12 +219,12 @@ unsafe fn accumulate<D: Strip, const T: usize, const P: usize>(
             // SAFETY: see above.
             let offset = unsafe { D::offset(at, J) };
             for t in 0..T {
-                v[t] = _mm512_fmadd_ps(offset, _mm512_set1_ps(x[t].sum::<D>(J)), v[t]);
+                v[t] = _mm512_fmadd_ps(offset, _mm512_set1_ps(sum_of::<D>(&x.groups[t], J)), v[t]);
             }
         });
     }
     for t in 0..T {
-        results[t] = _mm512_fmadd_ps(v[t], _mm512_set1_ps(x[t].sums.scale), results[t]);
+        results[t] = _mm512_fmadd_ps(v[t], _mm512_set1_ps(x.groups[t].scale), results[t]);
     }
 }
 

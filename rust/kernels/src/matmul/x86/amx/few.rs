@@ -14,12 +14,12 @@ use std::ops::Range;
 
 use crate::formats::{BLOCK, STRIP, Weights};
 use crate::matmul::activations::Activations;
-use crate::matmul::codes::Quads;
+use crate::matmul::codes::{Few, Quads};
 use crate::matmul::tiled::TOKENS;
 use crate::matmul::x86::decode::parts;
 use crate::matmul::x86::lanes::{each8, unrolled};
 use crate::matmul::x86::strip::{At, Strip};
-use crate::matmul::x86::strips::{Token, add_run, fetch};
+use crate::matmul::x86::strips::{add_run, fetch, sum_of};
 use crate::matmul::{LANES, OutView};
 
 use super::unit::{Shapes, configure};
@@ -32,8 +32,7 @@ struct Bytes([[i8; 64]; 64]);
 #[repr(C, align(64))]
 struct Sums([[[[i32; STRIP]; TOKENS]; 2]; 2]);
 
-/// Products with a tile of tokens, whose codes have P planes. Absent tokens repeat the last one where they are not left
-/// out: their results are not written.
+/// Products with a tile of tokens, whose codes have P planes. Absent tokens are anything: their results are not written.
 ///
 /// # Safety
 /// The CPU has AMX, and the system lets us use it.
@@ -73,13 +72,8 @@ pub(in crate::matmul::x86) unsafe fn multiply<D: Strip, const P: usize>(
             // SAFETY: see above.
             unsafe { decode::<D>(at, present, later) };
         }
-        let (float, codes) = (activations.groups(index), activations.quads(index));
-        let mut x = [Token { sums: &float[0], codes: &codes[0] }; TOKENS];
-        for t in 0..TOKENS {
-            x[t] = Token { sums: &float[t.min(tokens - 1)], codes: &codes[t.min(tokens - 1)] };
-        }
         // SAFETY: see above; the shapes are those of so many tokens.
-        unsafe { accumulate::<D, P>(at, present, now, &x, &mut sums, &mut results) };
+        unsafe { accumulate::<D, P>(at, present, now, activations.few(index), &mut sums, &mut results) };
         if index + 1 == groups {
             let first = STRIP * (strips.start + item / groups);
             for (token, &result) in results[..tokens].iter().enumerate() {
@@ -134,14 +128,14 @@ unsafe fn decode<D: Strip>(at: At, present: usize, to: &mut Bytes) {
 /// Adds the products of one group of columns to the results.
 ///
 /// # Safety
-/// `at` is a group of D of `present` blocks, and the tiles have the shapes of as many tokens as follow `x[0]` in memory.
+/// `at` is a group of D of `present` blocks, and the tiles have the shapes of no more tokens than `x` has.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
 unsafe fn accumulate<D: Strip, const P: usize>(
     at: At,
     present: usize,
     bytes: &Bytes,
-    x: &[Token<'_>; TOKENS],
+    x: Few<'_, TOKENS>,
     sums: &mut [Sums; 2],
     results: &mut [__m512; TOKENS],
 ) {
@@ -158,12 +152,12 @@ unsafe fn accumulate<D: Strip, const P: usize>(
     }
     let [even, odd] = sums;
     // SAFETY: see above.
-    unsafe { products::<P>(bytes, x[0].codes, 0, halves, even) };
+    unsafe { products::<P>(bytes, &x.quads[0], 0, halves, even) };
     for block in 0..present {
         let (now, later) = if block % 2 == 0 { (&mut *even, &mut *odd) } else { (&mut *odd, &mut *even) };
         if block + 1 < present {
             // SAFETY: see above.
-            unsafe { products::<P>(bytes, x[0].codes, block + 1, halves, later) };
+            unsafe { products::<P>(bytes, &x.quads[0], block + 1, halves, later) };
         }
         if !D::FORMAT.has_integer_scales() {
             let mut sums = [_mm512_setzero_si512(); TOKENS];
@@ -193,12 +187,12 @@ unsafe fn accumulate<D: Strip, const P: usize>(
             // SAFETY: see above.
             let offset = unsafe { D::offset(at, J) };
             for t in 0..TOKENS {
-                v[t] = _mm512_fmadd_ps(offset, _mm512_set1_ps(x[t].sum::<D>(J)), v[t]);
+                v[t] = _mm512_fmadd_ps(offset, _mm512_set1_ps(sum_of::<D>(&x.groups[t], J)), v[t]);
             }
         });
     }
     for t in 0..TOKENS {
-        results[t] = _mm512_fmadd_ps(v[t], _mm512_set1_ps(x[t].sums.scale), results[t]);
+        results[t] = _mm512_fmadd_ps(v[t], _mm512_set1_ps(x.groups[t].scale), results[t]);
     }
 }
 
