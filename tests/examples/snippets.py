@@ -54,6 +54,6 @@ def snippets() -> list[Snippet]:
 
 def shape(line: str) -> str:
     """A printed line without what differs from run to run: numbers, processor, instruction set, folders."""
-    line = re.sub(r" on .*: \w+, \d+ threads?$", " on CPU", line)
+    line = re.sub(r" on .*: [\w-]+, \d+ threads?$", " on CPU", line)
     line = re.sub(r"\S+/(?=picture\.png$)", "", line)
     return " ".join(_NUMBER.sub("#", line).split())
