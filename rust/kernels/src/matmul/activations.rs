@@ -130,18 +130,17 @@ impl Activations {
             self.steps.resize_with(steps, || UnsafeCell::new(Step::ZERO));
         }
         let groups = if needs.blocks.is_some() && !self.tiled { tokens * cols.div_ceil(GROUP) } else { 0 };
-        // Kernels for few tokens take as many as they are made for, from memory that is there.
-        let groups = if self.has_quads() { groups + TILE } else { groups };
-        if self.groups.len() < groups {
-            self.groups.resize_with(groups, || UnsafeCell::new(Group::ZERO));
+        // Kernels for few tokens read as many as they are made for, from the last group on, too.
+        let few = if self.has_quads() { groups + TILE } else { 0 };
+        if self.groups.len() < groups.max(few) {
+            self.groups.resize_with(groups.max(few), || UnsafeCell::new(Group::ZERO));
         }
         let bytes = if needs.blocks == Some(Precision::Int8) { groups } else { 0 };
         if self.bytes.len() < bytes {
             self.bytes.resize_with(bytes, || UnsafeCell::new(Bytes::ZERO));
         }
-        let quads = if self.has_quads() { groups } else { 0 };
-        if self.quads.len() < quads {
-            self.quads.resize_with(quads, || UnsafeCell::new(Quads::ZERO));
+        if self.quads.len() < few {
+            self.quads.resize_with(few, || UnsafeCell::new(Quads::ZERO));
         }
     }
 
@@ -337,9 +336,10 @@ impl Activations {
     /// Group `index` of columns of T tokens, for weights in strips. Those behind the last token are anything.
     ///
     /// # Panics
-    /// When the batch has more tokens than T, or T is more than [`TILE`].
+    /// When the batch has more tokens than T.
     #[cfg(target_arch = "x86_64")]
     pub(super) fn few<const T: usize>(&self, index: usize) -> Few<'_, T> {
+        const { assert!(T <= TILE, "room behind the last group is for TILE tokens") };
         assert!(self.has_quads(), "these activations have no codes for strips");
         assert!(self.tokens <= T, "{} tokens are more than {T}", self.tokens);
         let (groups, quads) = (&self.groups[index * self.tokens..][..T], &self.quads[index * self.tokens..][..T]);

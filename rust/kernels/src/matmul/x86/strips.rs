@@ -47,7 +47,7 @@ pub(super) fn multiply_few<D: Strip>(
     }
 }
 
-/// Products with at most T tokens, whose codes have P planes.
+/// Products with at most T tokens, whose codes have P planes. Absent ones are anything: their results are not written.
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
 fn multiply<D: Strip, const T: usize, const P: usize>(
     weights: &Weights<'_>,
@@ -96,19 +96,9 @@ const HIGH: usize = offset_of!(Quads, high);
 #[inline]
 #[target_feature(enable = "avx512f,avx512vnni")]
 unsafe fn add_products<const T: usize, const AT: usize>(sums: &mut [__m512i; T], w: __m512i, codes: *const i8) {
-    if T < 4 {
-        for t in 0..T {
-            let codes = codes.wrapping_add(NEXT * t);
-            // SAFETY: the caller's promise.
-            unsafe {
-                asm!("vpdpbusd {a}, {w}, dword ptr [{codes} + {at}]{{1to16}}",
-                    a = inout(zmm_reg) sums[t], w = in(zmm_reg) w, codes = in(reg) codes, at = const AT,
-                    options(pure, readonly, nostack, preserves_flags));
-            }
-        }
-        return;
-    }
-    for (four, sums) in sums.as_chunks_mut::<4>().0.iter_mut().enumerate() {
+    let (fours, rest) = sums.as_chunks_mut::<4>();
+    let codes_of_rest = codes.wrapping_add(4 * NEXT * fours.len());
+    for (four, sums) in fours.iter_mut().enumerate() {
         let codes = codes.wrapping_add(4 * NEXT * four);
         let [mut a, mut b, mut c, mut d] = *sums;
         // SAFETY: the caller's promise.
@@ -124,6 +114,15 @@ unsafe fn add_products<const T: usize, const AT: usize>(sums: &mut [__m512i; T],
             );
         }
         *sums = [a, b, c, d];
+    }
+    for (t, sums) in rest.iter_mut().enumerate() {
+        let codes = codes_of_rest.wrapping_add(NEXT * t);
+        // SAFETY: the caller's promise.
+        unsafe {
+            asm!("vpdpbusd {a}, {w}, dword ptr [{codes} + {at}]{{1to16}}",
+                a = inout(zmm_reg) *sums, w = in(zmm_reg) w, codes = in(reg) codes, at = const AT,
+                options(pure, readonly, nostack, preserves_flags));
+        }
     }
 }
 
