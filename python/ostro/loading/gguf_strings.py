@@ -49,12 +49,12 @@ def _part(raw: NDArray[np.uint8], count: int) -> tuple[bytes, NDArray[np.int64],
     # A length of 1..255 is one byte and seven zeros; without other zeros, these tell where the lengths are.
     is_zero = raw == 0
     lengths_at = np.flatnonzero(is_zero[1:] & ~is_zero[:-1])[:count]
-    last_zeros = np.flatnonzero(is_zero[:-1] & ~is_zero[1:])[:count]
-    if min(len(lengths_at), len(last_zeros)) < count or lengths_at[0] != 0:
+    if len(lengths_at) < count or lengths_at[0] != 0 or lengths_at[-1] + 8 > len(raw):
         return None
-    if (last_zeros - lengths_at != 7).any():
+    eights = np.ndarray(len(raw) - 7, "<u8", raw, strides=(1,))
+    lengths = eights[lengths_at].astype(np.int64)
+    if lengths.min() < 1 or lengths.max() > 255:
         return None
-    lengths = raw[lengths_at].astype(np.int64)
     end = int(lengths_at[-1] + 8 + lengths[-1])
     if end > len(raw) or np.count_nonzero(is_zero[:end]) != 7 * count:
         return None

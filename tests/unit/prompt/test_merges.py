@@ -136,6 +136,20 @@ def test_index_finds_what_is_wanted_and_only_that() -> None:
     assert [index[text] for text in ("", "piece 1", "piece 1 é ", "x" * 1000)] == [-1] * 4
 
 
+def test_index_tells_texts_apart_that_have_the_same_hash() -> None:
+    # Equal lengths, and equal eight bytes at either end.
+    texts = [f"12345678{middle}87654321" for middle in ("a", "b", "c", "d")]
+    index = PieceIndex(PackedTexts.pack(texts), np.array([True, True, False, True]))
+    assert [index[text] for text in texts] == [0, 1, -1, 3]
+    assert index["12345678e87654321"] == -1
+    with pytest.raises(CorruptFile, match="tokens 1 and 4"):
+        PieceIndex(PackedTexts.pack([*texts, texts[1]]), np.array([True] * 5))
+
+
+def test_index_has_no_unpaired_surrogates() -> None:
+    assert PieceIndex(PackedTexts.pack(["a"]), np.array([True]))["a\ud800"] == -1
+
+
 def test_index_keeps_a_bounded_number_of_answers() -> None:
     index = PieceIndex(PackedTexts.pack(["a"]), np.array([True]))
     for number in range(20_000):

@@ -10,6 +10,12 @@
 //! Words of single bits (`Q5_0`, `Q5_1`) are turned so that bit j of byte i is bit `4 * j + i`: the bits of columns
 //! `4 * j..4 * j + 4`, which meet in a word everywhere else, are then at one place of its bytes.
 
+#[cfg(target_arch = "x86_64")]
+mod x86;
+
+#[cfg(target_arch = "x86_64")]
+pub(crate) use x86::pack_group;
+
 use super::Format;
 
 /// Rows of a strip.
@@ -62,24 +68,31 @@ impl Format {
     }
 }
 
-/// Bit `4 * j + i` becomes bit `8 * i + j`.
+/// Exchanges every bit whose place has binary digit HIGH set and digit LOW clear for the one where it is the other way round.
+#[inline]
+const fn exchange<const HIGH: u32, const LOW: u32>(word: u32) -> u32 {
+    let lower = const {
+        let (mut lower, mut place) = (0_u32, 0_u32);
+        while place < 32 {
+            lower |= ((place >> LOW & 1) & !(place >> HIGH)) << place;
+            place += 1;
+        }
+        lower
+    };
+    let distance = (1 << HIGH) - (1 << LOW);
+    let changes = (word >> distance ^ word) & lower;
+    word ^ changes ^ changes << distance
+}
+
+/// Bit `4 * j + i` becomes bit `8 * i + j`: the digits of its place move around by two.
+#[inline]
 const fn turn(word: u32) -> u32 {
-    let (mut out, mut bit) = (0, 0);
-    while bit < 32 {
-        out |= (word >> bit & 1) << (bit % 4 * 8 + bit / 4);
-        bit += 1;
-    }
-    out
+    exchange::<1, 0>(exchange::<2, 1>(exchange::<3, 0>(exchange::<4, 1>(word))))
 }
 
 /// The inverse of [`turn`].
 const fn turn_back(word: u32) -> u32 {
-    let (mut out, mut bit) = (0, 0);
-    while bit < 32 {
-        out |= (word >> (bit % 4 * 8 + bit / 4) & 1) << bit;
-        bit += 1;
-    }
-    out
+    exchange::<4, 1>(exchange::<3, 0>(exchange::<2, 1>(exchange::<1, 0>(word))))
 }
 
 /// Where a storage block of each row is in a strip.
@@ -106,6 +119,16 @@ impl Place {
 /// When the lengths are not those of sixteen rows, or the format has no strips.
 pub fn pack(format: Format, rows: &[u8], strip: &mut [u8]) {
     let blocks = check(format, rows, strip);
+    #[cfg(target_arch = "x86_64")]
+    if is_x86_feature_detected!("avx512f") {
+        // SAFETY: the CPU has AVX-512, and the lengths were checked.
+        return unsafe { x86::pack(format, rows, strip, blocks) };
+    }
+    pack_words(format, rows, strip, blocks);
+}
+
+/// [`pack`] word by word. `blocks`: storage blocks of a row.
+fn pack_words(format: Format, rows: &[u8], strip: &mut [u8], blocks: usize) {
     let (rest, first) = format.places();
     let bytes = format.block_bytes();
     for block in 0..blocks {
@@ -185,6 +208,9 @@ mod tests {
                 .collect();
             let mut strip = vec![0x55; rows.len()];
             pack(format, &rows, &mut strip);
+            let mut by_words = vec![0xaa; rows.len()];
+            pack_words(format, &rows, &mut by_words, blocks);
+            prop_assert_eq!(&strip, &by_words);
             let mut back = vec![0xaa; rows.len()];
             unpack(format, &strip, &mut back);
             prop_assert_eq!(&rows, &back);

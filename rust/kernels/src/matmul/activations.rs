@@ -18,8 +18,8 @@ pub struct Needs {
     pub blocks: Option<Precision>,
     /// Integer codes of several tokens are kept for a matrix unit instead, and for nothing else.
     pub tiles: bool,
-    /// Integer codes of few tokens are kept for weights in strips, too.
-    pub quads: bool,
+    /// Integer codes of up to so many tokens are kept for kernels that have sixteen rows as lanes, too.
+    pub quads: usize,
 }
 
 /// How fine the integer codes of activations are.
@@ -47,12 +47,19 @@ impl Needs {
     #[must_use]
     pub fn of(isa: Isa, weights: &[Weights<'_>], mode: Mode) -> Self {
         let precision = |weights: &Weights<'_>| mode.precision(weights.format());
+        let strips = |weights: &Weights<'_>| weights.format().has_strips() && precision(weights).is_some();
+        let quads = if !isa.reads_strips() || !weights.iter().any(strips) {
+            0
+        } else if isa == Isa::Amx && weights.iter().any(|weights| weights.packed_rows() > 0) {
+            TILE
+        } else {
+            FEW
+        };
         Self {
             f32: weights.iter().any(|weights| precision(weights).is_none()),
             blocks: weights.iter().filter_map(precision).max(),
             tiles: isa == Isa::Amx,
-            quads: isa.reads_strips()
-                && weights.iter().any(|weights| weights.packed_rows() > 0 && precision(weights).is_some()),
+            quads,
         }
     }
 }
@@ -63,7 +70,7 @@ pub const TILE: usize = tiled::TOKENS;
 /// From this many tokens on, a matrix unit is used where there is one.
 const FROM_TILED: usize = 5;
 
-/// Up to this many tokens, weights in strips are used as they are; up to [`TILE`] with a matrix unit.
+/// Up to this many tokens, weights are not unpacked; up to [`TILE`] with a matrix unit, if they are in strips.
 pub(super) const FEW: usize = 8;
 
 /// A batch of activations [tokens, cols].
@@ -119,7 +126,7 @@ impl Activations {
         if self.values.len() < values {
             self.values.resize_with(values, Default::default);
         }
-        let from_tiled = if needs.quads { TILE + 1 } else { FROM_TILED };
+        let from_tiled = FROM_TILED.max(needs.quads + 1);
         self.tiled = needs.tiles && needs.blocks.is_some() && tokens >= from_tiled;
         let tiles = if self.tiled { self.tiles() * cols.div_ceil(GROUP) } else { 0 };
         if self.sums.len() < tiles {
@@ -167,10 +174,9 @@ impl Activations {
         self.tiled
     }
 
-    /// Whether codes are kept for weights in strips.
+    /// Whether codes are kept for kernels that have sixteen rows as lanes.
     pub(super) fn has_quads(&self) -> bool {
-        let most = if self.needs.tiles { TILE } else { FEW };
-        self.needs.quads && self.needs.blocks.is_some() && self.tokens <= most
+        self.needs.blocks.is_some() && self.tokens <= self.needs.quads
     }
 
     /// Tiles of [`TILE`] tokens, the last one perhaps not full.

@@ -37,6 +37,8 @@ pub(crate) struct Quads {
     /// Sums of the codes of each half block, and of each block.
     pub halves: [i32; 2 * LANES],
     pub blocks: [i32; LANES],
+    /// The former as 16-bit numbers, of codes of 8 bits: those of a block are one 32-bit number.
+    pub pairs: [i16; 2 * LANES],
 }
 
 /// A group of columns of T tokens, for weights in strips.
@@ -48,7 +50,7 @@ pub(crate) struct Few<'a, const T: usize> {
 
 impl Quads {
     pub(crate) const ZERO: Self =
-        Self { low: [0; GROUP], high: [0; GROUP], halves: [0; 2 * LANES], blocks: [0; LANES] };
+        Self { low: [0; GROUP], high: [0; GROUP], halves: [0; 2 * LANES], blocks: [0; LANES], pairs: [0; 2 * LANES] };
 }
 
 impl Bytes {
@@ -105,6 +107,7 @@ fn split(group: &Group, precision: Precision, quads: &mut Quads) {
     }
     quads.halves = group.halves.map(|sum| sum as i32);
     quads.blocks = group.blocks.map(|sum| sum as i32);
+    quads.pairs = quads.halves.map(|sum| sum as i16);
 }
 
 /// The codes of an int8 group again, as bytes.

@@ -24,14 +24,14 @@ mod zmm;
 
 use std::ops::Range;
 
-use crate::formats::{Format, Weights};
+use crate::formats::{Format, STRIP, Weights};
 use crate::isa::Isa;
 
 use decode::Decode;
 
 pub(super) use amx::pack;
 
-use super::activations::{self, Activations, Precision};
+use super::activations::{Activations, FEW, Precision};
 use super::{LANES, OutView};
 
 /// Unpacked weights.
@@ -42,15 +42,13 @@ pub(super) struct Scratch {
     rows: Vec<[f32; LANES]>,
 }
 
-/// Up to this many tokens, unpacking costs more than it saves.
-const FEW: usize = 8;
 
 /// # Panics
 /// When the CPU lacks AVX2, FMA or F16C, or what `isa` names.
 pub(super) fn multiply(
     isa: Isa,
     weights: &Weights<'_>,
-    rows: Range<usize>,
+    mut rows: Range<usize>,
     x: &Activations,
     precision: Option<Precision>,
     out: &mut OutView<'_>,
@@ -62,6 +60,20 @@ pub(super) fn multiply(
     );
     let vnni = matches!(isa, Isa::Avx512Vnni | Isa::Amx);
     assert!(!vnni || isa.is_available(), "this CPU has no {}", isa.name());
+    if let Some(precision) = precision
+        && vnni
+        && weights.format().has_strips()
+        && x.has_quads()
+        && x.tokens() <= FEW
+    {
+        // What makes whole strips becomes strips on the way.
+        let end = rows.start + rows.len() / STRIP * STRIP;
+        multiply_strips(isa, weights, rows.start..end, x, precision, out, scratch);
+        rows.start = end;
+    }
+    if rows.is_empty() {
+        return;
+    }
     // SAFETY: the features were just checked.
     unsafe {
         match weights.format() {
@@ -93,7 +105,7 @@ pub(super) fn multiply(
     }
 }
 
-/// Products of weights in strips.
+/// Products of weights in strips; or of sixteen rows at a time as they are stored, with few tokens.
 ///
 /// # Panics
 /// When the CPU lacks AVX-512 VNNI, or the weights are in no format that has strips.
@@ -140,7 +152,7 @@ fn in_strips<D: strip::Strip>(
     unsafe {
         if x.is_tiled() {
             amx::multiply::<D, amx::Strips>(weights, rows, x, precision, out, &mut scratch.amx);
-        } else if x.has_quads() && isa == Isa::Amx && x.tokens() > activations::FEW {
+        } else if x.has_quads() && isa == Isa::Amx && x.tokens() > FEW {
             if narrow {
                 amx::few::multiply::<D, 1>(weights, rows, x, out);
             } else {

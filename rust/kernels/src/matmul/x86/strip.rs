@@ -2,16 +2,23 @@
 
 use core::arch::x86_64::*;
 
+use crate::formats::strips::pack_group;
 use crate::formats::{BLOCK, STRIP};
+use crate::matmul::LANES;
 
 use super::decode::Decode;
 use super::kquants::{Q2K, Q3K, Q4K, Q5K, Q6K};
 use super::legacy::{Q4_0, Q4_1, Q5_0, Q5_1, Q8_0};
 
+/// Bytes between what is multiplied and what is fetched meanwhile.
+const AHEAD: usize = 16384;
+
 /// A group of a strip, with so many storage blocks.
 #[derive(Clone, Copy)]
 pub(super) struct At {
-    pub start: *const u8,
+    start: *const u8,
+    /// What to fetch meanwhile, as many bytes.
+    pub next: *const u8,
     storage: usize,
 }
 
@@ -19,7 +26,7 @@ impl At {
     /// Group `index` of a strip, which has `present` blocks.
     pub(super) fn group<D: Strip>(strip: *const u8, index: usize, present: usize) -> Self {
         let start = strip.wrapping_add(index * STRIP * D::BYTES);
-        Self { start, storage: present * BLOCK / D::FORMAT.block() }
+        Self { start, next: start.wrapping_add(AHEAD), storage: present * BLOCK / D::FORMAT.block() }
     }
 
     /// Word `word` of storage block `block` of each row.
@@ -56,6 +63,36 @@ impl At {
         let words = unsafe { self.words::<D>(block, word) };
         let half = if PART == 0 { words } else { _mm512_srli_epi32::<16>(words) };
         _mm512_cvtph_ps(_mm512_cvtepi32_epi16(half))
+    }
+}
+
+/// A group of sixteen rows that becomes one of a strip.
+#[repr(C, align(64))]
+pub(super) struct Repacked([u8; STRIP * 272]);
+
+impl Repacked {
+    pub(super) const EMPTY: Self = Self([0; STRIP * 272]);
+
+    /// Group `index`, which has `present` blocks, of the sixteen rows in `rows`.
+    ///
+    /// # Safety
+    /// The CPU has AVX-512, and there is such a group.
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    pub(super) unsafe fn group<D: Strip>(&mut self, rows: &[u8], index: usize, present: usize) -> At {
+        let from = rows.as_ptr().wrapping_add(index * D::BYTES);
+        let group = &mut self.0[..STRIP * (D::BYTES * present / LANES)];
+        // SAFETY: the caller's promise.
+        unsafe { pack_group(D::FORMAT, from, rows.len() / STRIP, group) };
+        let following = from.wrapping_add(D::BYTES);
+        for row in 0..STRIP {
+            for line in 0..D::BYTES.div_ceil(64) {
+                _mm_prefetch::<_MM_HINT_T0>(following.wrapping_add(row * (rows.len() / STRIP) + 64 * line).cast());
+            }
+        }
+        // The rows behind these, in the order of addresses.
+        let next = rows.as_ptr().wrapping_add(rows.len() + index * STRIP * D::BYTES);
+        At { next, ..At::group::<D>(group.as_ptr(), 0, present) }
     }
 }
 

@@ -6,8 +6,8 @@
 //!         v += sums * scales
 //!     result += (v + offsets) * activation scale
 //! ```
-//! A strip is read from its first byte to its last, so that the hardware fetches what follows; AHEAD of that the kernel
-//! asks for it itself.
+//! A strip is read from its first byte to its last, so that the hardware fetches what follows; ahead of that the kernel
+//! asks for it itself. Rows as they are stored become strips group by group.
 
 use core::arch::asm;
 use core::arch::x86_64::*;
@@ -21,12 +21,9 @@ use crate::matmul::{LANES, OutView};
 
 use super::decode::{Decode, parts};
 use super::lanes::{each8, unrolled};
-use super::strip::{At, Strip};
+use super::strip::{At, Repacked, Strip};
 
-/// Bytes between what is multiplied and what is fetched into the L2 cache meanwhile.
-const AHEAD: usize = 16384;
-
-/// `narrow`: activations have 8 bits.
+/// `narrow`: activations have 8 bits. `rows` are rows in strips, or rows behind them whose number is a multiple of 16.
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
 pub(super) fn multiply_few<D: Strip>(
     weights: &Weights<'_>,
@@ -56,16 +53,24 @@ fn multiply<D: Strip, const T: usize, const P: usize>(
     out: &mut OutView<'_>,
 ) {
     let (blocks, tokens) = (weights.cols() / BLOCK, activations.tokens());
-    for strip in rows.start / STRIP..rows.end.div_ceil(STRIP) {
-        let start = weights.strip(strip).as_ptr();
+    let in_strips = rows.start < weights.packed_rows();
+    assert!(in_strips || rows.len().is_multiple_of(STRIP), "rows {rows:?} are no strips");
+    let mut repacked = Repacked::EMPTY;
+    for first in (weights.first_with(rows.start)..rows.end).step_by(STRIP) {
+        let bytes = if in_strips { weights.strip(first / STRIP) } else { weights.rows_bytes(first..first + STRIP) };
         let mut results = [_mm512_setzero_ps(); T];
         for index in 0..blocks.div_ceil(LANES) {
             let present = LANES.min(blocks - index * LANES);
-            let at = At::group::<D>(start, index, present);
-            // SAFETY: a strip has all groups of its rows, `present` blocks in this one.
-            unsafe { accumulate::<D, T, P>(at, present, activations.few(index), &mut results) };
+            // SAFETY: a strip and its rows have all groups, `present` blocks in this one.
+            unsafe {
+                let at = if in_strips {
+                    At::group::<D>(bytes.as_ptr(), index, present)
+                } else {
+                    repacked.group::<D>(bytes, index, present)
+                };
+                accumulate::<D, T, P>(at, present, activations.few(index), &mut results);
+            }
         }
-        let first = STRIP * strip;
         for (token, &result) in results[..tokens].iter().enumerate() {
             let mut values = [0.0_f32; STRIP];
             // SAFETY: sixteen floats.
@@ -132,7 +137,7 @@ macro_rules! products {
     ($at:expr, $base:expr, $phase:ident, $x:expr, first $first:literal, count $count:literal) => {{
         let mut low = [_mm512_setzero_si512(); T];
         let mut high = [_mm512_setzero_si512(); T];
-        if D::BIAS != 0 {
+        if D::BIAS != 0 && !takes_pairs::<D, P>() {
             // The products start at what the bias adds to them, taken off.
             for t in 0..T {
                 let (codes, block) = (&$x.quads[t], ($base + $phase) % LANES);
@@ -160,6 +165,18 @@ macro_rules! products {
     }};
 }
 
+/// Whether the bias of a whole group is taken off at once: one run, whose scales and sums of codes fit 16 bits.
+const fn takes_pairs<D: Strip, const P: usize>() -> bool {
+    P == 1 && D::BIAS != 0 && D::FORMAT.has_half_scales()
+}
+
+/// Two numbers of 16 bits in each lane.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw")]
+fn pair(low: __m512i, high: __m512i) -> __m512i {
+    _mm512_mask_blend_epi16(0xaaaa_aaaa, low, _mm512_slli_epi32::<16>(high))
+}
+
 /// Adds the products of one group of columns to the results.
 ///
 /// # Safety
@@ -181,6 +198,19 @@ unsafe fn accumulate<D: Strip, const T: usize, const P: usize>(
             // SAFETY: the caller's promise, here and below.
             integers[J] = unsafe { D::integer(at, J) };
         });
+    }
+    if takes_pairs::<D, P>() {
+        let pairs = each8!(|BLOCK| pair(integers[2 * BLOCK], integers[2 * BLOCK + 1]));
+        for t in 0..T {
+            let sums_of_codes = x.quads[t].pairs.as_ptr().cast::<i32>();
+            let mut bias = _mm512_setzero_si512();
+            each8!(|BLOCK| {
+                // SAFETY: sixteen int16, aligned to 32 bytes.
+                let codes = _mm512_set1_epi32(unsafe { sums_of_codes.add(BLOCK).read() });
+                bias = _mm512_dpwssd_epi32(bias, pairs[BLOCK], codes);
+            });
+            sums[t] = _mm512_mullo_epi32(bias, _mm512_set1_epi32(-D::BIAS));
+        }
     }
     for base in (0..present).step_by(D::PERIOD) {
         each8!(|PHASE| {
@@ -236,14 +266,14 @@ pub(super) fn add_run<const T: usize>(sums: &[__m512i; T], scale: __m512, v: &mu
     }
 }
 
-/// Asks for an eighth of a block of what will be needed.
+/// Asks for an eighth of a block of what will be needed, into the L2 cache.
 #[inline]
 #[target_feature(enable = "avx512f")]
 pub(super) fn fetch<D: Strip>(at: At, block: usize, part: usize) {
     let bytes = STRIP * D::BYTES / LANES;
     let lines = bytes.div_ceil(64);
     for line in part * lines / 8..(part + 1) * lines / 8 {
-        let place = at.start.wrapping_add(AHEAD + block * bytes + 64 * line);
+        let place = at.next.wrapping_add(block * bytes + 64 * line);
         // SAFETY: a hint, for whatever place. Compilers take the intrinsic for one that writes memory, and no longer make
         // loads before it parts of products behind it.
         unsafe { asm!("prefetcht1 [{}]", in(reg) place.addr(), options(nomem, nostack, preserves_flags)) };
