@@ -115,7 +115,7 @@ unsafe fn add_products<const T: usize, const AT: usize>(sums: &mut [__m512i; T],
                 "vpdpbusd {d}, {w}, dword ptr [{codes} + {at} + 3 * {next}]{{1to16}}",
                 a = inout(zmm_reg) a, b = inout(zmm_reg) b, c = inout(zmm_reg) c, d = inout(zmm_reg) d,
                 w = in(zmm_reg) w, codes = in(reg) codes, at = const AT, next = const NEXT,
-                options(pure, readonly, nostack, preserves_flags)
+                options(readonly, nostack, preserves_flags)
             );
         }
         *sums = [a, b, c, d];
@@ -126,7 +126,7 @@ unsafe fn add_products<const T: usize, const AT: usize>(sums: &mut [__m512i; T],
         unsafe {
             asm!("vpdpbusd {a}, {w}, dword ptr [{codes} + {at}]{{1to16}}",
                 a = inout(zmm_reg) *sums, w = in(zmm_reg) w, codes = in(reg) codes, at = const AT,
-                options(pure, readonly, nostack, preserves_flags));
+                options(readonly, nostack, preserves_flags));
         }
     }
 }
@@ -200,17 +200,7 @@ unsafe fn accumulate<D: Strip, const T: usize, const P: usize>(
         });
     }
     if takes_pairs::<D, P>() {
-        let pairs = each8!(|BLOCK| pair(integers[2 * BLOCK], integers[2 * BLOCK + 1]));
-        for t in 0..T {
-            let sums_of_codes = x.quads[t].pairs.as_ptr().cast::<i32>();
-            let mut bias = _mm512_setzero_si512();
-            each8!(|BLOCK| {
-                // SAFETY: sixteen int16, aligned to 32 bytes.
-                let codes = _mm512_set1_epi32(unsafe { sums_of_codes.add(BLOCK).read() });
-                bias = _mm512_dpwssd_epi32(bias, pairs[BLOCK], codes);
-            });
-            sums[t] = _mm512_mullo_epi32(bias, _mm512_set1_epi32(-D::BIAS));
-        }
+        sums = bias_of_pairs::<D, T>(&integers, x);
     }
     for base in (0..present).step_by(D::PERIOD) {
         each8!(|PHASE| {
@@ -223,17 +213,12 @@ unsafe fn accumulate<D: Strip, const T: usize, const P: usize>(
                         add_run(&products, D::run_scale(at, block), &mut v);
                     } else if D::FORMAT.has_half_scales() {
                         let low = products!(at, base, PHASE, x, first 0, count 4);
+                        add_scaled(low, integers[2 * block], &mut sums);
                         let high = products!(at, base, PHASE, x, first 4, count 4);
-                        for t in 0..T {
-                            let low = _mm512_mullo_epi32(low[t], integers[2 * block]);
-                            let high = _mm512_mullo_epi32(high[t], integers[2 * block + 1]);
-                            sums[t] = _mm512_add_epi32(sums[t], _mm512_add_epi32(low, high));
-                        }
+                        add_scaled(high, integers[2 * block + 1], &mut sums);
                     } else {
                         let products = products!(at, base, PHASE, x, first 0, count 8);
-                        for t in 0..T {
-                            sums[t] = _mm512_add_epi32(sums[t], _mm512_mullo_epi32(products[t], integers[block]));
-                        }
+                        add_scaled(products, integers[block], &mut sums);
                     }
                     if D::FORMAT.has_integer_scales() && block % run == run - 1 {
                         add_run(&sums, D::run_scale(at, block / run), &mut v);
@@ -254,6 +239,45 @@ unsafe fn accumulate<D: Strip, const T: usize, const P: usize>(
     }
     for t in 0..T {
         results[t] = _mm512_fmadd_ps(v[t], _mm512_set1_ps(x.groups[t].scale), results[t]);
+    }
+}
+
+/// What the bias adds to the products of a group with each token, taken off.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+fn bias_of_pairs<D: Strip, const T: usize>(integers: &[__m512i; 2 * LANES], x: Few<'_, T>) -> [__m512i; T] {
+    let pairs = each8!(|BLOCK| pair(integers[2 * BLOCK], integers[2 * BLOCK + 1]));
+    let mut sums = [_mm512_setzero_si512(); T];
+    for t in 0..T {
+        each8!(|BLOCK| {
+            // In assembly, since compilers make two instructions of one.
+            // SAFETY: the function has the features, and there are eight pairs.
+            unsafe {
+                asm!("vpdpwssd {sum}, {pair}, dword ptr [{codes} + {at}]{{1to16}}",
+                    sum = inout(zmm_reg) sums[t], pair = in(zmm_reg) pairs[BLOCK],
+                    codes = in(reg) x.quads[t].pairs.as_ptr(), at = const 4 * BLOCK,
+                    options(readonly, nostack, preserves_flags));
+            }
+        });
+        sums[t] = _mm512_mullo_epi32(sums[t], _mm512_set1_epi32(-D::BIAS));
+    }
+    sums
+}
+
+/// sums += products * scale. In assembly, since compilers put it off, and keep the products of several blocks on the stack.
+///
+/// # Safety
+/// The CPU has AVX-512.
+#[inline]
+#[target_feature(enable = "avx512f")]
+unsafe fn add_scaled<const T: usize>(products: [__m512i; T], scale: __m512i, sums: &mut [__m512i; T]) {
+    for t in 0..T {
+        // SAFETY: the caller's promise.
+        unsafe {
+            asm!("vpmulld {x}, {x}, {scale}", "vpaddd {sum}, {sum}, {x}",
+                x = inout(zmm_reg) products[t] => _, sum = inout(zmm_reg) sums[t], scale = in(zmm_reg) scale,
+                options(nomem, nostack, preserves_flags));
+        }
     }
 }
 
