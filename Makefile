@@ -41,8 +41,9 @@ demo: $(STAMP) ## describe a picture, complete a text with the real Gemma 3 270m
 
 test: test-rust test-rust-door test-python ## all tests
 
+# With the feature the kernels for AMX are tested wherever there is AVX-512.
 test-rust: ## tests of the kernels alone
-	cargo test --quiet --package ostro-kernels
+	cargo test --quiet --package ostro-kernels --features amx-model
 
 # The crate itself does little: unoptimised it is compiled in half the time.
 test-rust-door: $(STAMP) ## tests of the Rust crate ostro and its examples, on the demo model and the real 270m

@@ -39,7 +39,7 @@ impl Isa {
             #[cfg(target_arch = "x86_64")]
             Self::Avx512Vnni => x86::avx512(),
             #[cfg(target_arch = "x86_64")]
-            Self::Amx => x86::avx512() && x86::amx(),
+            Self::Amx => x86::avx512() && (x86::amx() || cfg!(feature = "amx-model")),
             #[cfg(not(target_arch = "x86_64"))]
             _ => false,
         }
@@ -61,6 +61,12 @@ impl Isa {
             Self::Amx => "amx",
         }
     }
+}
+
+/// Whether this CPU has a matrix unit, and the system lets this process use it.
+#[cfg(all(target_arch = "x86_64", feature = "amx-model"))]
+pub(crate) fn has_matrix_unit() -> bool {
+    x86::amx()
 }
 
 #[cfg(target_arch = "x86_64")]

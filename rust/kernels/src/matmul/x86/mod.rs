@@ -42,7 +42,6 @@ pub(super) struct Scratch {
     rows: Vec<[f32; LANES]>,
 }
 
-
 /// # Panics
 /// When the CPU lacks AVX2, FMA or F16C, or what `isa` names.
 pub(super) fn multiply(

@@ -8,7 +8,6 @@
 //! Here tokens are the rows of the left factor, which may be fewer than sixteen, and weight rows are lanes. Integer scales
 //! are not part of the bytes, as in [`super`]: with few tokens it is cheaper to scale sums.
 
-use core::arch::asm;
 use core::arch::x86_64::*;
 use std::ops::Range;
 
@@ -22,7 +21,7 @@ use crate::matmul::x86::strip::{At, Strip};
 use crate::matmul::x86::strips::{add_run, fetch, sum_of};
 use crate::matmul::{LANES, OutView};
 
-use super::unit::{Shapes, configure};
+use super::tiles::{Shapes, Unit, dot, load, store, zero};
 
 /// Bytes of a group as the right factor: [four columns][row][column].
 #[repr(C, align(64))]
@@ -46,7 +45,7 @@ pub(in crate::matmul::x86) unsafe fn multiply<D: Strip, const P: usize>(
     let (blocks, tokens) = (weights.cols() / BLOCK, activations.tokens());
     assert!(tokens <= TOKENS, "{tokens} tokens are no tile");
     // SAFETY: the caller's promise; nothing else of this thread uses the tiles meanwhile.
-    let _shapes = unsafe { configure(&shapes(tokens as u8, D::FORMAT.has_half_scales())) };
+    let _unit = unsafe { Unit::with(&shapes(tokens as u8, D::FORMAT.has_half_scales())) };
     let groups = blocks.div_ceil(LANES);
     let strips = rows.start / STRIP..rows.end.div_ceil(STRIP);
     let place = |item: usize| {
@@ -219,24 +218,16 @@ unsafe fn products<const P: usize>(bytes: &Bytes, x: &Quads, block: usize, halve
         let [c, d] = &mut to.0[part];
         // SAFETY: the caller's promise; a tile of weights is 4 or 8 lines of 64 bytes, and there is room for all sums.
         unsafe {
-            asm!(
-                "tilezero tmm0",
-                "tileloadd tmm4, [{w} + {s}]",
-                "tileloadd tmm2, [{low} + {stride}]",
-                "tdpbssd tmm0, tmm2, tmm4",
-                "tilestored [{c} + {s}], tmm0",
-                w = in(reg) weights, low = in(reg) low, c = in(reg) c, s = in(reg) 64_usize,
-                stride = in(reg) size_of::<Quads>(), options(nostack, preserves_flags)
-            );
+            zero::<0>();
+            load::<4, _>(weights, 64);
+            load::<2, _>(low, size_of::<Quads>());
+            dot::<0, 2, 4>();
+            store::<0, _>(c, 64);
             if P > 1 {
-                asm!(
-                    "tilezero tmm1",
-                    "tileloadd tmm3, [{high} + {stride}]",
-                    "tdpbssd tmm1, tmm3, tmm4",
-                    "tilestored [{d} + {s}], tmm1",
-                    high = in(reg) high, d = in(reg) d, s = in(reg) 64_usize,
-                    stride = in(reg) size_of::<Quads>(), options(nostack, preserves_flags)
-                );
+                zero::<1>();
+                load::<3, _>(high, size_of::<Quads>());
+                dot::<1, 3, 4>();
+                store::<1, _>(d, 64);
             }
         }
     }

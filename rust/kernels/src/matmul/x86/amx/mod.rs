@@ -12,8 +12,11 @@
 //! cache; activations stream past once for 128 rows, which is what the L3 cache can deliver.
 
 pub(super) mod few;
+#[cfg(feature = "amx-model")]
+mod model;
 mod pack;
 mod panel;
+mod tiles;
 mod transpose;
 mod unit;
 
@@ -30,9 +33,10 @@ use super::lanes::prefetch;
 use super::strip::{At, Strip};
 pub(in crate::matmul) use pack::pack;
 use panel::{Panel, ROWS};
+use tiles::Unit;
 use transpose::transpose;
+use unit::Products;
 pub(crate) use unit::{PRODUCTS, multiply_registers};
-use unit::{Products, Unit};
 
 /// Panels that are unpacked together.
 const PANELS: usize = 8;
