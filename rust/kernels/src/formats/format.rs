@@ -215,6 +215,11 @@ impl Format {
         matches!(self, Self::Q2_K | Self::Q3_K | Self::Q6_K)
     }
 
+    /// True when offsets are a number of integer steps, of one size in a group of 256. Elsewhere an offset is one step.
+    pub(crate) const fn has_steps(self) -> bool {
+        self.has_offset() && self.has_integer_scales()
+    }
+
     /// True when the minima of a block's halves differ.
     pub(crate) const fn has_half_offsets(self) -> bool {
         matches!(self, Self::Q2_K)

@@ -25,6 +25,8 @@ pub(crate) struct Bytes {
     /// Sums of the codes of each half block, and of each block.
     pub halves: [i16; 2 * LANES],
     pub blocks: [i32; LANES],
+    /// The latter as 16-bit numbers: those of two blocks are one 32-bit number.
+    pub blocks16: [i16; LANES],
 }
 
 /// The codes of a group in int8, in column order, for weights in strips: four columns of a token are one 32-bit number.
@@ -37,8 +39,9 @@ pub(crate) struct Quads {
     /// Sums of the codes of each half block, and of each block.
     pub halves: [i32; 2 * LANES],
     pub blocks: [i32; LANES],
-    /// The former as 16-bit numbers, of codes of 8 bits: those of a block are one 32-bit number.
-    pub pairs: [i16; 2 * LANES],
+    /// The same as 16-bit numbers, of codes of 8 bits: those of a block, or of two of them, are one 32-bit number.
+    pub halves16: [i16; 2 * LANES],
+    pub blocks16: [i16; LANES],
 }
 
 /// A group of columns of T tokens, for weights in strips.
@@ -49,12 +52,19 @@ pub(crate) struct Few<'a, const T: usize> {
 }
 
 impl Quads {
-    pub(crate) const ZERO: Self =
-        Self { low: [0; GROUP], high: [0; GROUP], halves: [0; 2 * LANES], blocks: [0; LANES], pairs: [0; 2 * LANES] };
+    pub(crate) const ZERO: Self = Self {
+        low: [0; GROUP],
+        high: [0; GROUP],
+        halves: [0; 2 * LANES],
+        blocks: [0; LANES],
+        halves16: [0; 2 * LANES],
+        blocks16: [0; LANES],
+    };
 }
 
 impl Bytes {
-    pub(crate) const ZERO: Self = Self { codes: [0; GROUP], halves: [0; 2 * LANES], blocks: [0; LANES] };
+    pub(crate) const ZERO: Self =
+        Self { codes: [0; GROUP], halves: [0; 2 * LANES], blocks: [0; LANES], blocks16: [0; LANES] };
 }
 
 /// Where the code of a column is kept in [`Group`]: the even columns of a block of 32, then its odd ones.
@@ -107,7 +117,8 @@ fn split(group: &Group, precision: Precision, quads: &mut Quads) {
     }
     quads.halves = group.halves.map(|sum| sum as i32);
     quads.blocks = group.blocks.map(|sum| sum as i32);
-    quads.pairs = quads.halves.map(|sum| sum as i16);
+    quads.halves16 = quads.halves.map(|sum| sum as i16);
+    quads.blocks16 = quads.blocks.map(|sum| sum as i16);
 }
 
 /// The codes of an int8 group again, as bytes.
@@ -120,6 +131,7 @@ pub(super) fn write_bytes(group: &Group, bytes: &mut Bytes) {
     }
     bytes.halves = group.halves.map(|sum| sum as i16);
     bytes.blocks = group.blocks.map(|sum| sum as i32);
+    bytes.blocks16 = group.blocks.map(|sum| sum as i16);
 }
 
 pub(super) fn write_group(values: &[f32], precision: Precision, group: &mut Group) {

@@ -15,8 +15,13 @@
 //!     for run of blocks:                         1, 2, 4 or 8 blocks: `Format::run`, which depends on the precision
 //!         isum = sum of codes * q                exact in i32
 //!         v = fma(isum as f32, scale, v)
-//!     for block (half block in Q2_K):            formats with an offset
-//!         v = fma(offset * step, sum of q, v)
+//!     formats with integer scales and an offset:
+//!         m = 0
+//!         for block (half block in Q2_K):        exact in f32 with codes of 8 bits, and so in i32
+//!             m = fma(step, sum of q, m)
+//!         v = fma(m, offset, v)
+//!     for block:                                 other formats with an offset
+//!         v = fma(offset, sum of q, v)
 //!     result = fma(v, x.scale, result)
 //! ```
 //! The sums fit: codes of a run are at most 945 (`Q4_K`, 256 columns), 1953 (`Q5_K`, 128) or 4096 (`Q6_K`, 64) in

@@ -54,14 +54,20 @@ fn block_dot(row: &[Block], x: &Activations, token: usize, format: Format, preci
             let isum: i32 = run.iter().zip(codes.chunks(BLOCK)).map(|(block, codes)| code_sum(block, codes)).sum();
             v = (isum as f32).mul_add(run[0].scale, v);
         }
-        if format.has_offset() {
+        if format.has_steps() {
+            let mut m = 0.0_f32;
             for (b, block) in blocks.iter().enumerate() {
-                let [low, high] = block.steps.map(|step| block.offset * f32::from(step));
+                let [low, high] = block.steps.map(f32::from);
                 if format.has_half_offsets() {
-                    v = high.mul_add(x.halves[2 * b + 1], low.mul_add(x.halves[2 * b], v));
+                    m = high.mul_add(x.halves[2 * b + 1], low.mul_add(x.halves[2 * b], m));
                 } else {
-                    v = low.mul_add(x.blocks[b], v);
+                    m = low.mul_add(x.blocks[b], m);
                 }
+            }
+            v = m.mul_add(blocks[0].offset, v);
+        } else if format.has_offset() {
+            for (b, block) in blocks.iter().enumerate() {
+                v = block.offset.mul_add(x.blocks[b], v);
             }
         }
         result = v.mul_add(x.scale, result);

@@ -31,11 +31,19 @@ pub(crate) struct Sums {
     pub scale: [f32; TOKENS],
     pub blocks: [[f32; TOKENS]; LANES],
     pub halves: [[f32; TOKENS]; 2 * LANES],
+    /// The same in pairs of 16-bit numbers, of codes of 8 bits.
+    pub blocks16: [[[i16; 2]; TOKENS]; LANES / 2],
+    pub halves16: [[[i16; 2]; TOKENS]; LANES],
 }
 
 impl Sums {
-    pub(crate) const ZERO: Self =
-        Self { scale: [0.0; TOKENS], blocks: [[0.0; TOKENS]; LANES], halves: [[0.0; TOKENS]; 2 * LANES] };
+    pub(crate) const ZERO: Self = Self {
+        scale: [0.0; TOKENS],
+        blocks: [[0.0; TOKENS]; LANES],
+        halves: [[0.0; TOKENS]; 2 * LANES],
+        blocks16: [[[0; 2]; TOKENS]; LANES / 2],
+        halves16: [[[0; 2]; TOKENS]; LANES],
+    };
 
     /// Sets the lane of `token`.
     pub(super) fn set(&mut self, token: usize, group: &Group) {
@@ -45,6 +53,12 @@ impl Sums {
         }
         for (to, &from) in self.halves.iter_mut().zip(&group.halves) {
             to[token] = from;
+        }
+        for (to, from) in self.blocks16.iter_mut().zip(group.blocks.as_chunks().0) {
+            to[token] = from.map(|sum| sum as i16);
+        }
+        for (to, from) in self.halves16.iter_mut().zip(group.halves.as_chunks().0) {
+            to[token] = from.map(|sum| sum as i16);
         }
     }
 }

@@ -108,7 +108,7 @@ macro_rules! affine {
 
             #[inline]
             #[target_feature(enable = "avx2,fma,f16c")]
-            unsafe fn offsets(groups: &[*const u8; 8], _: &[Scales; 8], blocks: usize, to: &mut Offsets) {
+            unsafe fn offsets(groups: &[*const u8; 8], blocks: usize, to: &mut Offsets) {
                 for (storage, pair) in to[..blocks].chunks_exact_mut(2).enumerate() {
                     let at = $bytes * storage;
                     // SAFETY: see above.

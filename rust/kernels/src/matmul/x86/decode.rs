@@ -3,6 +3,7 @@
 use core::arch::x86_64::*;
 
 use crate::formats::{BLOCK, Format};
+use crate::matmul::LANES;
 
 use super::lanes::{gather_f16, widen, widen_signed};
 
@@ -49,9 +50,13 @@ pub(super) trait Decode {
         unsafe { gather_f16(groups, at) }
     }
 
-    /// offset * step of the first `blocks` blocks (or half blocks, [`Format::has_half_offsets`]), a lane for each of
-    /// eight rows. Formats without an offset write nothing.
-    unsafe fn offsets(_groups: &[*const u8; 8], _scales: &[Scales; 8], _blocks: usize, _to: &mut Offsets) {}
+    /// Offsets of the first `blocks` blocks, a lane for each of eight rows; only the first one, which all share, in formats
+    /// with steps. Formats without an offset write nothing.
+    unsafe fn offsets(_groups: &[*const u8; 8], _blocks: usize, _to: &mut Offsets) {}
+
+    /// Steps of the blocks (or half blocks, [`Format::has_half_offsets`]) of a whole group, a lane for each of eight rows.
+    /// Formats without them write nothing.
+    unsafe fn steps(_groups: &[*const u8; 8], _scales: &[Scales; 8], _to: &mut Steps) {}
 }
 
 #[inline]
@@ -60,8 +65,11 @@ pub(super) fn both(low: __m256i, high: __m256i) -> __m512i {
     _mm512_inserti64x4::<1>(_mm512_castsi256_si512(low), high)
 }
 
-/// [half block or block][row].
-pub(super) type Offsets = [__m256; 16];
+/// [block][row].
+pub(super) type Offsets = [__m256; 8];
+
+/// [half block or block][row], int32.
+pub(super) type Steps = [__m256i; 16];
 
 /// The codes of block `block`, bias and integer scales applied: even columns, odd columns.
 ///
@@ -115,12 +123,17 @@ pub(super) const fn fits_pairs<D: Decode>() -> bool {
     D::MOST * 127 * 2 <= i16::MAX as i32
 }
 
-/// Offsets of a group with `blocks` blocks.
-pub(super) const fn parts<D: Decode>(blocks: usize) -> usize {
-    match (D::FORMAT.has_offset(), D::FORMAT.has_half_offsets()) {
+/// Offsets that a group with `blocks` blocks has, apart from steps.
+pub(super) const fn offsets<D: Decode>(blocks: usize) -> usize {
+    if D::FORMAT.has_offset() && !D::FORMAT.has_steps() { blocks } else { 0 }
+}
+
+/// Steps of a group.
+pub(super) const fn steps<D: Decode>() -> usize {
+    match (D::FORMAT.has_steps(), D::FORMAT.has_half_offsets()) {
         (false, _) => 0,
-        (true, false) => blocks,
-        (true, true) => 2 * blocks,
+        (true, false) => LANES,
+        (true, true) => 2 * LANES,
     }
 }
 

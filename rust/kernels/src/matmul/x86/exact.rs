@@ -7,7 +7,7 @@ use crate::formats::{BLOCK, Format, Weights};
 use crate::matmul::activations::Activations;
 use crate::matmul::{LANES, OutView};
 
-use super::decode::{Decode, Offsets, codes, run_scale};
+use super::decode::{Decode, Offsets, Steps, codes, run_scale};
 use super::lanes::{e4m3, each8, load_f32, load16, load32, reduce, store_f32};
 
 /// Rows and tokens of a tile: 12 accumulators hide the latency of fma and leave registers for the operands.
@@ -135,12 +135,14 @@ pub(super) fn quantized<D: Decode>(weights: &Weights<'_>, row: usize, out: &mut 
     for (index, groups) in out.chunks_mut(LANES * BLOCK / LANES).enumerate() {
         let group = bytes.wrapping_add(index * D::BYTES);
         let blocks = groups.len() * LANES / BLOCK;
-        let mut offsets: Offsets = [_mm256_setzero_ps(); 16];
+        let mut offsets: Offsets = [_mm256_setzero_ps(); 8];
+        let mut steps: Steps = [_mm256_setzero_si256(); 16];
         // SAFETY: `group` is group `index` of the row, and has as many blocks as the output; here and below.
         let scales = unsafe {
             // Eight times the same row: one lane counts.
             let scales = D::scales(group);
-            D::offsets(&[group; 8], &[scales; 8], blocks, &mut offsets);
+            D::offsets(&[group; 8], blocks, &mut offsets);
+            D::steps(&[group; 8], &[scales; 8], &mut steps);
             scales
         };
         let codes = each8!(|B| if B < blocks {
@@ -161,8 +163,10 @@ pub(super) fn quantized<D: Decode>(weights: &Weights<'_>, row: usize, out: &mut 
                     if half == 0 { _mm256_castsi256_si128(vector) } else { _mm256_extracti128_si256::<1>(vector) };
                 // As in the reference: products are exact, then one rounding.
                 let mut value = _mm256_mul_ps(scale, _mm256_cvtepi32_ps(_mm256_cvtepi16_epi32(codes)));
-                if D::FORMAT.has_offset() {
-                    value = _mm256_add_ps(value, offsets[part]);
+                if D::FORMAT.has_steps() {
+                    value = _mm256_add_ps(value, _mm256_mul_ps(offsets[0], _mm256_cvtepi32_ps(steps[part])));
+                } else if D::FORMAT.has_offset() {
+                    value = _mm256_add_ps(value, offsets[block]);
                 }
                 store_f32(group, value);
             }

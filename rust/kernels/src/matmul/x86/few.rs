@@ -16,7 +16,7 @@ use crate::matmul::activations::Activations;
 use crate::matmul::codes::{Bytes, Group};
 use crate::matmul::{LANES, OutView};
 
-use super::decode::{Decode, codes, column_scales, fits_pairs, parts, run_scale};
+use super::decode::{Decode, codes, column_scales, fits_pairs, offsets, run_scale, steps};
 use super::lanes::{each8, prefetch, store_f32, sums8};
 
 /// Rows that share a vector of results.
@@ -141,15 +141,28 @@ unsafe fn accumulate<D: Decode, const T: usize, const NARROW: bool>(
             v[t] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(isum), scale, v[t]);
         }
     }
-    if D::FORMAT.has_offset() {
-        let mut offsets = [_mm256_setzero_ps(); 16];
+    let mut parts = [_mm256_setzero_ps(); 8];
+    // SAFETY: see above.
+    unsafe { D::offsets(&groups, present, &mut parts) };
+    for part in 0..offsets::<D>(present) {
+        for t in 0..T {
+            v[t] = _mm256_fmadd_ps(parts[part], _mm256_set1_ps(x[t].blocks[part]), v[t]);
+        }
+    }
+    if D::FORMAT.has_steps() {
+        let mut all = [_mm256_setzero_si256(); 16];
         // SAFETY: see above.
-        unsafe { D::offsets(&groups, &scales, present, &mut offsets) };
-        for part in 0..parts::<D>(present) {
+        unsafe { D::steps(&groups, &scales, &mut all) };
+        let mut m = [_mm256_setzero_ps(); T];
+        for part in 0..steps::<D>() {
+            let step = _mm256_cvtepi32_ps(all[part]);
             for t in 0..T {
                 let sum = if D::FORMAT.has_half_offsets() { x[t].halves[part] } else { x[t].blocks[part] };
-                v[t] = _mm256_fmadd_ps(offsets[part], _mm256_set1_ps(sum), v[t]);
+                m[t] = _mm256_fmadd_ps(step, _mm256_set1_ps(sum), m[t]);
             }
+        }
+        for t in 0..T {
+            v[t] = _mm256_fmadd_ps(m[t], parts[0], v[t]);
         }
     }
     for t in 0..T {

@@ -225,3 +225,10 @@ pub(super) fn quad_of(x: &Bytes, quad: usize) -> i32 {
     // SAFETY: a group has 64 quads of codes, aligned to 64 bytes.
     unsafe { x.codes.as_ptr().cast::<i32>().add(quad).read() }
 }
+
+/// Sums of codes of two half blocks or two blocks, whichever have steps, as two 16-bit numbers.
+#[inline]
+pub(super) fn two_sums<D: Decode>(x: &Bytes, two: usize) -> i32 {
+    let sums = if D::FORMAT.has_half_offsets() { &x.halves[..] } else { &x.blocks16[..] };
+    i32::from(sums[2 * two]) & 0xffff | i32::from(sums[2 * two + 1]) << 16
+}

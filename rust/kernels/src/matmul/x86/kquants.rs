@@ -4,7 +4,7 @@ use core::arch::x86_64::*;
 
 use crate::formats::Format;
 
-use super::decode::{Decode, Offsets, Scales};
+use super::decode::{Decode, Offsets, Scales, Steps};
 use super::lanes::{each8, gather_f16, gather_f32, load4, load16, load32, transpose};
 
 /// Bits `shift..shift + 2` of every byte, moved to bit `to`. Both shifts are known after inlining.
@@ -53,19 +53,22 @@ unsafe fn six_bits(group: *const u8) -> __m128i {
     )
 }
 
-/// -(scale of minima) * minimum of eight rows of `Q4_K` or `Q5_K`.
-///
-/// # Safety
-/// `groups` are groups of these formats.
+/// Minima of eight rows of `Q4_K` or `Q5_K`.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn minima(groups: &[*const u8; 8], scales: &[Scales; 8], to: &mut Offsets) {
-    let mins = transpose(&each8!(|J| _mm256_cvtepi16_epi32(_mm256_extracti128_si256::<1>(scales[J]))));
+fn minima(scales: &[Scales; 8], to: &mut Steps) {
+    to[..8].copy_from_slice(&transpose(&each8!(|J| _mm256_cvtepi16_epi32(_mm256_extracti128_si256::<1>(scales[J])))));
+}
+
+/// The scale of minima, an f16 at byte `at`, which they are subtracted with.
+///
+/// # Safety
+/// Each group has these bytes.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn negative(groups: &[*const u8; 8], at: usize) -> __m256 {
     // SAFETY: the caller's promise.
-    let scale = _mm256_sub_ps(_mm256_setzero_ps(), unsafe { gather_f16(groups, 2) });
-    for (offset, min) in to.iter_mut().zip(mins) {
-        *offset = _mm256_mul_ps(scale, _mm256_cvtepi32_ps(min));
-    }
+    _mm256_sub_ps(_mm256_setzero_ps(), unsafe { gather_f16(groups, at) })
 }
 
 // SAFETY of all blocks below: the promises of the trait; a group is one storage block.
@@ -94,19 +97,21 @@ impl Decode for Q2K {
 
     #[inline]
     #[target_feature(enable = "avx2,fma,f16c")]
-    unsafe fn offsets(groups: &[*const u8; 8], _: &[Scales; 8], _: usize, to: &mut Offsets) {
+    unsafe fn offsets(groups: &[*const u8; 8], _: usize, to: &mut Offsets) {
         // SAFETY: see above.
-        let scale = unsafe { gather_f16(groups, 82) };
-        let scale = _mm256_sub_ps(_mm256_setzero_ps(), scale);
-        for (half, offsets) in to.as_chunks_mut::<8>().0.iter_mut().enumerate() {
+        to[0] = unsafe { negative(groups, 82) };
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    unsafe fn steps(groups: &[*const u8; 8], _: &[Scales; 8], to: &mut Steps) {
+        for (half, steps) in to.as_chunks_mut::<8>().0.iter_mut().enumerate() {
             // SAFETY: see above: sixteen bytes of nibbles start a group.
             let mins = each8!(|J| unsafe {
                 let eight = _mm_loadl_epi64(groups[J].add(8 * half).cast());
                 _mm256_cvtepu8_epi32(_mm_and_si128(_mm_srli_epi16::<4>(eight), _mm_set1_epi8(15)))
             });
-            for (offset, min) in offsets.iter_mut().zip(transpose(&mins)) {
-                *offset = _mm256_mul_ps(scale, _mm256_cvtepi32_ps(min));
-            }
+            *steps = transpose(&mins);
         }
     }
 }
@@ -159,9 +164,15 @@ impl Decode for Q4K {
 
     #[inline]
     #[target_feature(enable = "avx2,fma,f16c")]
-    unsafe fn offsets(groups: &[*const u8; 8], scales: &[Scales; 8], _: usize, to: &mut Offsets) {
+    unsafe fn offsets(groups: &[*const u8; 8], _: usize, to: &mut Offsets) {
         // SAFETY: see above.
-        unsafe { minima(groups, scales, to) }
+        to[0] = unsafe { negative(groups, 2) };
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    unsafe fn steps(_: &[*const u8; 8], scales: &[Scales; 8], to: &mut Steps) {
+        minima(scales, to);
     }
 }
 
@@ -187,9 +198,15 @@ impl Decode for Q5K {
 
     #[inline]
     #[target_feature(enable = "avx2,fma,f16c")]
-    unsafe fn offsets(groups: &[*const u8; 8], scales: &[Scales; 8], _: usize, to: &mut Offsets) {
+    unsafe fn offsets(groups: &[*const u8; 8], _: usize, to: &mut Offsets) {
         // SAFETY: see above.
-        unsafe { minima(groups, scales, to) }
+        to[0] = unsafe { negative(groups, 2) };
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    unsafe fn steps(_: &[*const u8; 8], scales: &[Scales; 8], to: &mut Steps) {
+        minima(scales, to);
     }
 }
 

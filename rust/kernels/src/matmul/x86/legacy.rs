@@ -185,7 +185,7 @@ macro_rules! legacy {
             $(
                 #[inline]
                 #[target_feature(enable = "avx2,fma,f16c")]
-                unsafe fn offsets(groups: &[*const u8; 8], _: &[Scales; 8], blocks: usize, to: &mut Offsets) {
+                unsafe fn offsets(groups: &[*const u8; 8], blocks: usize, to: &mut Offsets) {
                     for (block, base) in to[..blocks].iter_mut().enumerate() {
                         // SAFETY: see above.
                         *base = unsafe { gather_f16(groups, $bytes * block + $base) };

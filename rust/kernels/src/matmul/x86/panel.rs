@@ -2,9 +2,11 @@
 
 use core::arch::x86_64::*;
 
-use super::decode::{Decode, Offsets, codes, parts, run_scale};
+use crate::matmul::LANES;
+
+use super::decode::{Decode, Offsets, Steps, codes, offsets, run_scale, steps};
 use super::lanes::{each8, transpose, unrolled};
-use super::strip::{At, Strip};
+use super::strip::{At, Strip, pair};
 
 /// Rows of a panel.
 pub(super) const ROWS: usize = 16;
@@ -19,8 +21,10 @@ pub(super) struct Panel {
     pub integers: [Lines; 16],
     /// [run][row], f32.
     pub scales: [Lines; 8],
-    /// [block or half block][row], f32.
-    pub offsets: [Lines; 16],
+    /// [block][row], f32; in formats with steps the first one only.
+    pub offsets: [Lines; 8],
+    /// [block or half block][row], f32; with bytes [two of them][row], int16.
+    pub steps: [Lines; 16],
 }
 
 /// 32 bits for each row of a panel.
@@ -68,13 +72,6 @@ impl Lines {
     }
 }
 
-/// An integer below 2^15 in both halves of each lane.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw")]
-pub(super) fn twice(x: __m512i) -> __m512i {
-    _mm512_mask_blend_epi16(0xaaaa_aaaa, x, _mm512_slli_epi32::<16>(x))
-}
-
 /// Codes of four columns with their bias and integer scale: the even ones, and the odd ones, as int16.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw")]
@@ -88,7 +85,7 @@ pub(super) fn words<D: Strip>(codes: __m512i, integer: __m512i) -> [__m512i; 2] 
     if !D::FORMAT.has_integer_scales() {
         return [even, odd];
     }
-    let scale = twice(integer);
+    let scale = pair(integer, integer);
     [_mm512_mullo_epi16(even, scale), _mm512_mullo_epi16(odd, scale)]
 }
 
@@ -97,7 +94,8 @@ impl Default for Panel {
         Self {
             codes: [Lines::EMPTY; 128],
             scales: [Lines::EMPTY; 8],
-            offsets: [Lines::EMPTY; 16],
+            offsets: [Lines::EMPTY; 8],
+            steps: [Lines::EMPTY; 16],
             integers: [Lines::EMPTY; 16],
         }
     }
@@ -141,11 +139,25 @@ impl Panel {
             self.store_integers::<D>(&scales, half);
         }
         if D::FORMAT.has_offset() {
-            let mut offsets: Offsets = [_mm256_setzero_ps(); 16];
+            let mut offsets: Offsets = [_mm256_setzero_ps(); 8];
             // SAFETY: see above.
-            unsafe { D::offsets(groups, &scales, present, &mut offsets) };
-            for part in 0..parts::<D>(present) {
-                self.offsets[part].store(half, _mm256_castps_si256(offsets[part]));
+            unsafe { D::offsets(groups, present, &mut offsets) };
+            for (line, offsets) in self.offsets.iter_mut().zip(offsets) {
+                line.store(half, _mm256_castps_si256(offsets));
+            }
+        }
+        if D::FORMAT.has_steps() {
+            let mut all: Steps = [_mm256_setzero_si256(); 16];
+            // SAFETY: see above.
+            unsafe { D::steps(groups, &scales, &mut all) };
+            if BYTES {
+                for (line, &[first, second]) in self.steps.iter_mut().zip(all[..steps::<D>()].as_chunks().0) {
+                    line.store(half, _mm256_or_si256(first, _mm256_slli_epi32::<16>(second)));
+                }
+            } else {
+                for (line, &steps) in self.steps.iter_mut().zip(&all[..steps::<D>()]) {
+                    line.store(half, _mm256_castps_si256(_mm256_cvtepi32_ps(steps)));
+                }
             }
         }
     }
@@ -187,13 +199,26 @@ impl Panel {
         if BYTES && D::FORMAT.has_integer_scales() {
             unrolled!(|J| if D::FORMAT.has_half_scales() { 16 } else { 8 } => {
                 // SAFETY: see above.
-                self.integers[J].store_all(twice(unsafe { D::integer(at, J) }));
+                let integer = unsafe { D::integer(at, J) };
+                self.integers[J].store_all(pair(integer, integer));
             });
         }
-        if D::FORMAT.has_offset() {
-            unrolled!(|J| parts::<D>(present) => {
+        unrolled!(|J| offsets::<D>(present) => {
+            // SAFETY: see above.
+            self.offsets[J % LANES].store_all(_mm512_castps_si512(unsafe { D::offset(at, J) }));
+        });
+        if D::FORMAT.has_steps() {
+            // SAFETY: see above.
+            self.offsets[0].store_all(_mm512_castps_si512(unsafe { D::offset(at, 0) }));
+            unrolled!(|J| steps::<D>() => {
                 // SAFETY: see above.
-                self.offsets[J].store_all(_mm512_castps_si512(unsafe { D::offset(at, J) }));
+                let step = unsafe { D::step(at, J) };
+                if !BYTES {
+                    self.steps[J].store_all(_mm512_castps_si512(_mm512_cvtepi32_ps(step)));
+                } else if J % 2 == 1 {
+                    // SAFETY: see above.
+                    self.steps[J / 2].store_all(pair(unsafe { D::step(at, J - J % 2) }, step));
+                }
             });
         }
     }

@@ -118,12 +118,26 @@ pub(super) trait Strip: Decode {
     /// The scale of a run.
     unsafe fn run_scale(at: At, run: usize) -> __m512;
 
-    /// offset * step of a block or half block; anything in formats without an offset.
+    /// The offset of a block, of all of them in formats with steps; anything in formats without an offset.
     #[inline]
     #[target_feature(enable = "avx512f")]
-    unsafe fn offset(_at: At, _part: usize) -> __m512 {
+    unsafe fn offset(_at: At, _block: usize) -> __m512 {
         _mm512_setzero_ps()
     }
+
+    /// The steps of a block or half block; anything in formats without them.
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    unsafe fn step(_at: At, _part: usize) -> __m512i {
+        _mm512_setzero_si512()
+    }
+}
+
+/// The low 16 bits of two numbers in each lane.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw")]
+pub(super) fn pair(first: __m512i, second: __m512i) -> __m512i {
+    _mm512_mask_blend_epi16(0xaaaa_aaaa, first, _mm512_slli_epi32::<16>(second))
 }
 
 /// Low or high halves of every byte.
@@ -174,10 +188,11 @@ unsafe fn six_bits<D: Strip>(at: At, part: usize) -> __m512i {
 
 // SAFETY of all blocks below: the promises of the trait.
 
-/// A format: its codes and scale, integer scales and offsets if it has them, as expressions of the arguments of [`Strip`].
+/// A format: its codes and scale, integer scales, offsets and steps if it has them, as expressions of the arguments of [`Strip`].
 macro_rules! strip {
     ($name:ident, period $period:literal, codes |$at:ident, $base:ident, $phase:ident, $quad:ident| $codes:expr, scale |$at2:ident, $run:ident| $scale:expr
-     $(, integer |$at3:ident, $part:ident| $integer:expr)? $(, offset |$at4:ident, $part2:ident| $offset:expr)?) => {
+     $(, integer |$at3:ident, $part:ident| $integer:expr)? $(, offset |$at4:ident, $part2:ident| $offset:expr)?
+     $(, step |$at5:ident, $part3:ident| $step:expr)?) => {
         impl Strip for $name {
             const PERIOD: usize = $period;
 
@@ -210,6 +225,15 @@ macro_rules! strip {
                 unsafe fn offset($at4: At, $part2: usize) -> __m512 {
                     // SAFETY: see above.
                     unsafe { $offset }
+                }
+            )?
+
+            $(
+                #[inline]
+                #[target_feature(enable = "avx512f,avx512bw")]
+                unsafe fn step($at5: At, $part3: usize) -> __m512i {
+                    // SAFETY: see above.
+                    unsafe { $step }
                 }
             )?
         }
@@ -262,10 +286,8 @@ strip!(
     },
     scale |at, _run| at.half::<Self, 0>(0, 20),
     integer |at, part| byte(nibble(at.words::<Self>(0, part / 4), false), part % 4),
-    offset |at, part| {
-        let minimum = byte(nibble(at.words::<Self>(0, part / 4), true), part % 4);
-        negated(at.half::<Self, 1>(0, 20), minimum)
-    }
+    offset |at, _block| negative(at.half::<Self, 1>(0, 20)),
+    step |at, part| byte(nibble(at.words::<Self>(0, part / 4), true), part % 4)
 );
 strip!(
     Q3K,
@@ -289,7 +311,8 @@ strip!(
     codes |at, base, phase, quad| nibble(at.words::<Self>(0, 4 + 8 * (base / 2) + quad), phase == 1),
     scale |at, _run| at.half::<Self, 0>(0, 0),
     integer |at, part| byte(six_bits::<Self>(at, part / 4), part % 4),
-    offset |at, part| negated(at.half::<Self, 1>(0, 0), byte(six_bits::<Self>(at, 2 + part / 4), part % 4))
+    offset |at, _block| negative(at.half::<Self, 1>(0, 0)),
+    step |at, part| byte(six_bits::<Self>(at, 2 + part / 4), part % 4)
 );
 strip!(
     Q5K,
@@ -300,7 +323,8 @@ strip!(
     },
     scale |at, _run| at.half::<Self, 0>(0, 0),
     integer |at, part| byte(six_bits::<Self>(at, part / 4), part % 4),
-    offset |at, part| negated(at.half::<Self, 1>(0, 0), byte(six_bits::<Self>(at, 2 + part / 4), part % 4))
+    offset |at, _block| negative(at.half::<Self, 1>(0, 0)),
+    step |at, part| byte(six_bits::<Self>(at, 2 + part / 4), part % 4)
 );
 strip!(
     Q6K,
@@ -317,9 +341,8 @@ strip!(
     }
 );
 
-/// -scale * minimum.
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn negated(scale: __m512, minimum: __m512i) -> __m512 {
-    _mm512_mul_ps(_mm512_sub_ps(_mm512_setzero_ps(), scale), _mm512_cvtepi32_ps(minimum))
+fn negative(scale: __m512) -> __m512 {
+    _mm512_sub_ps(_mm512_setzero_ps(), scale)
 }

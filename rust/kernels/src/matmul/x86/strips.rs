@@ -16,12 +16,12 @@ use std::ops::Range;
 
 use crate::formats::{BLOCK, STRIP, Weights};
 use crate::matmul::activations::{Activations, FEW};
-use crate::matmul::codes::{Few, Group, Quads};
+use crate::matmul::codes::{Few, Quads};
 use crate::matmul::{LANES, OutView};
 
-use super::decode::{Decode, parts};
+use super::decode::{offsets, steps};
 use super::lanes::{each8, unrolled};
-use super::strip::{At, Repacked, Strip};
+use super::strip::{At, Repacked, Strip, pair};
 
 /// `narrow`: activations have 8 bits. `rows` are rows in strips, or rows behind them whose number is a multiple of 16.
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
@@ -78,12 +78,6 @@ fn multiply<D: Strip, const T: usize, const P: usize>(
             out.set_sixteen(token, first, &values, &rows);
         }
     }
-}
-
-/// The sum of codes that offset `part` is multiplied with.
-#[inline]
-pub(super) fn sum_of<D: Decode>(x: &Group, part: usize) -> f32 {
-    if D::FORMAT.has_half_offsets() { x.halves[part] } else { x.blocks[part % LANES] }
 }
 
 /// Bytes from the codes of a token to those of the next one, and from its low plane to its high one.
@@ -170,13 +164,6 @@ const fn takes_pairs<D: Strip, const P: usize>() -> bool {
     P == 1 && D::BIAS != 0 && D::FORMAT.has_half_scales()
 }
 
-/// Two numbers of 16 bits in each lane.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw")]
-fn pair(low: __m512i, high: __m512i) -> __m512i {
-    _mm512_mask_blend_epi16(0xaaaa_aaaa, low, _mm512_slli_epi32::<16>(high))
-}
-
 /// Adds the products of one group of columns to the results.
 ///
 /// # Safety
@@ -228,15 +215,8 @@ unsafe fn accumulate<D: Strip, const T: usize, const P: usize>(
             }
         });
     }
-    if D::FORMAT.has_offset() {
-        unrolled!(|J| parts::<D>(present) => {
-            // SAFETY: see above.
-            let offset = unsafe { D::offset(at, J) };
-            for t in 0..T {
-                v[t] = _mm512_fmadd_ps(offset, _mm512_set1_ps(sum_of::<D>(&x.groups[t], J)), v[t]);
-            }
-        });
-    }
+    // SAFETY: see above.
+    unsafe { add_offsets::<D, T, P>(at, present, x, &mut v) };
     for t in 0..T {
         results[t] = _mm512_fmadd_ps(v[t], _mm512_set1_ps(x.groups[t].scale), results[t]);
     }
@@ -249,19 +229,85 @@ fn bias_of_pairs<D: Strip, const T: usize>(integers: &[__m512i; 2 * LANES], x: F
     let pairs = each8!(|BLOCK| pair(integers[2 * BLOCK], integers[2 * BLOCK + 1]));
     let mut sums = [_mm512_setzero_si512(); T];
     for t in 0..T {
-        each8!(|BLOCK| {
-            // In assembly, since compilers make two instructions of one.
-            // SAFETY: the function has the features, and there are eight pairs.
-            unsafe {
-                asm!("vpdpwssd {sum}, {pair}, dword ptr [{codes} + {at}]{{1to16}}",
-                    sum = inout(zmm_reg) sums[t], pair = in(zmm_reg) pairs[BLOCK],
-                    codes = in(reg) x.quads[t].pairs.as_ptr(), at = const 4 * BLOCK,
-                    options(readonly, nostack, preserves_flags));
-            }
-        });
-        sums[t] = _mm512_mullo_epi32(sums[t], _mm512_set1_epi32(-D::BIAS));
+        let bias = products_of_pairs::<{ LANES }>(&pairs, &x.quads[t].halves16);
+        sums[t] = _mm512_mullo_epi32(bias, _mm512_set1_epi32(-D::BIAS));
     }
     sums
+}
+
+/// Two numbers of 16 bits in each lane times two that all lanes share, N times, summed up.
+#[inline]
+#[target_feature(enable = "avx512f,avx512vnni")]
+fn products_of_pairs<const N: usize>(pairs: &[__m512i; LANES], shared: &[i16]) -> __m512i {
+    assert!(shared.len() >= 2 * N);
+    let mut sum = _mm512_setzero_si512();
+    each8!(|PAIR| if PAIR < N {
+        // In assembly, since compilers make two instructions of one.
+        // SAFETY: the function has the features, and there are so many numbers.
+        unsafe {
+            asm!("vpdpwssd {sum}, {pair}, dword ptr [{shared} + {at}]{{1to16}}",
+                sum = inout(zmm_reg) sum, pair = in(zmm_reg) pairs[PAIR],
+                shared = in(reg) shared.as_ptr(), at = const 4 * PAIR,
+                options(readonly, nostack, preserves_flags));
+        }
+    });
+    sum
+}
+
+/// v += offsets * sums of codes, of one group.
+///
+/// # Safety
+/// `at` is a group of D of `present` blocks.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+pub(super) unsafe fn add_offsets<D: Strip, const T: usize, const P: usize>(
+    at: At,
+    present: usize,
+    x: Few<'_, T>,
+    v: &mut [__m512; T],
+) {
+    unrolled!(|J| offsets::<D>(present) => {
+        // SAFETY: the caller's promise, here and below.
+        let offset = unsafe { D::offset(at, J) };
+        for t in 0..T {
+            v[t] = _mm512_fmadd_ps(offset, _mm512_set1_ps(x.groups[t].blocks[J % LANES]), v[t]);
+        }
+    });
+    if !D::FORMAT.has_steps() {
+        return;
+    }
+    let mut m = [_mm512_setzero_ps(); T];
+    if P == 1 {
+        let two = |first: usize| {
+            // SAFETY: see above.
+            unsafe { pair(D::step(at, first), D::step(at, first + 1)) }
+        };
+        let zero = _mm512_setzero_si512();
+        let pairs = each8!(|PAIR| if 2 * PAIR < steps::<D>() { two(2 * PAIR) } else { zero });
+        for t in 0..T {
+            let sum = if D::FORMAT.has_half_offsets() {
+                products_of_pairs::<{ LANES }>(&pairs, &x.quads[t].halves16)
+            } else {
+                products_of_pairs::<{ LANES / 2 }>(&pairs, &x.quads[t].blocks16)
+            };
+            m[t] = _mm512_cvtepi32_ps(sum);
+        }
+    } else {
+        unrolled!(|J| steps::<D>() => {
+            // SAFETY: see above.
+            let step = _mm512_cvtepi32_ps(unsafe { D::step(at, J) });
+            for t in 0..T {
+                let x = &x.groups[t];
+                let sum = if D::FORMAT.has_half_offsets() { x.halves[J] } else { x.blocks[J % LANES] };
+                m[t] = _mm512_fmadd_ps(step, _mm512_set1_ps(sum), m[t]);
+            }
+        });
+    }
+    // SAFETY: see above.
+    let offset = unsafe { D::offset(at, 0) };
+    for t in 0..T {
+        v[t] = _mm512_fmadd_ps(m[t], offset, v[t]);
+    }
 }
 
 /// sums += products * scale. In assembly, since compilers put it off, and keep the products of several blocks on the stack.

@@ -7,8 +7,8 @@ use core::arch::x86_64::*;
 
 use crate::matmul::codes::{Bytes, Group};
 
-use super::decode::{Decode, fits_pairs, parts};
-use super::gemm::{Kernel, Results, Tokens, pair_of, quad_of};
+use super::decode::{Decode, fits_pairs, offsets, steps};
+use super::gemm::{Kernel, Results, Tokens, pair_of, quad_of, two_sums};
 use super::lanes::{load_f32, store_f32};
 use super::panel::Panel;
 
@@ -37,7 +37,7 @@ impl<const NARROW: bool> Kernel for Avx2<NARROW> {
                 Some(bytes) if Self::takes_bytes::<D>() => byte_products::<D, T>(panel, present, bytes),
                 _ => products::<D, T>(panel, present, x.groups, D::FORMAT.run(NARROW)),
             };
-            add_offsets::<D, T>(&mut v, panel, present, x.groups);
+            add_offsets::<D, T>(&mut v, panel, present, x);
             for t in 0..T {
                 let scale = _mm256_set1_ps(x.groups[t].scale);
                 for half in 0..2 {
@@ -83,18 +83,69 @@ fn add_run<const T: usize>(v: &mut Values<T>, sums: &Sums<T>, panel: &Panel, ind
     }
 }
 
+/// v += offsets * sums of codes.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn add_offsets<D: Decode, const T: usize>(v: &mut Values<T>, panel: &Panel, present: usize, x: &[Group; T]) {
-    for part in 0..parts::<D>(present) {
-        let offsets = [panel.offsets[part].load_f32(0), panel.offsets[part].load_f32(1)];
+fn add_offsets<D: Decode, const T: usize>(v: &mut Values<T>, panel: &Panel, present: usize, x: Tokens<'_, T>) {
+    let offset = |part: usize| [panel.offsets[part].load_f32(0), panel.offsets[part].load_f32(1)];
+    for part in 0..offsets::<D>(present) {
+        let offsets = offset(part);
         for t in 0..T {
-            let sum = if D::FORMAT.has_half_offsets() { x[t].halves[part] } else { x[t].blocks[part] };
             for half in 0..2 {
-                v[t][half] = _mm256_fmadd_ps(offsets[half], _mm256_set1_ps(sum), v[t][half]);
+                v[t][half] = _mm256_fmadd_ps(offsets[half], _mm256_set1_ps(x.groups[t].blocks[part]), v[t][half]);
             }
         }
     }
+    if D::FORMAT.has_steps() {
+        let offsets = offset(0);
+        let m = match x.bytes {
+            Some(bytes) => whole_steps::<D, T>(panel, bytes),
+            None => steps_of_groups::<D, T>(panel, x.groups),
+        };
+        for t in 0..T {
+            for half in 0..2 {
+                v[t][half] = _mm256_fmadd_ps(m[t][half], offsets[half], v[t][half]);
+            }
+        }
+    }
+}
+
+/// Steps times sums of codes.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn steps_of_groups<D: Decode, const T: usize>(panel: &Panel, x: &[Group; T]) -> Values<T> {
+    let mut m = [[_mm256_setzero_ps(); 2]; T];
+    for part in 0..steps::<D>() {
+        for t in 0..T {
+            let sum = if D::FORMAT.has_half_offsets() { x[t].halves[part] } else { x[t].blocks[part] };
+            for half in 0..2 {
+                m[t][half] = _mm256_fmadd_ps(panel.steps[part].load_f32(half), _mm256_set1_ps(sum), m[t][half]);
+            }
+        }
+    }
+    m
+}
+
+/// As [`steps_of_groups`], in integers, of panels of bytes.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn whole_steps<D: Decode, const T: usize>(panel: &Panel, x: &[Bytes; T]) -> Values<T> {
+    let mut m: Sums<T> = [[_mm256_setzero_si256(); 2]; T];
+    for two in 0..steps::<D>() / 2 {
+        for t in 0..T {
+            let sums = _mm256_set1_epi32(two_sums::<D>(&x[t], two));
+            for half in 0..2 {
+                m[t][half] = _mm256_add_epi32(m[t][half], _mm256_madd_epi16(panel.steps[two].load(half), sums));
+            }
+        }
+    }
+    let mut values = [[_mm256_setzero_ps(); 2]; T];
+    for t in 0..T {
+        for half in 0..2 {
+            values[t][half] = _mm256_cvtepi32_ps(m[t][half]);
+        }
+    }
+    values
 }
 
 /// Quads of columns whose products fit int16 and share an integer scale.

@@ -6,8 +6,8 @@ use core::arch::x86_64::*;
 
 use crate::matmul::codes::{Bytes, Group};
 
-use super::decode::{Decode, parts};
-use super::gemm::{Kernel, Results, Tokens, pair_of, quad_of};
+use super::decode::{Decode, offsets, steps};
+use super::gemm::{Kernel, Results, Tokens, pair_of, quad_of, two_sums};
 use super::panel::Panel;
 
 /// Panels of a tile: 2 x 6 accumulators hide the latency of the products, five cycles at two a cycle.
@@ -59,13 +59,23 @@ fn add<D: Decode, const R: usize, const T: usize>(
         Some(bytes) => byte_products::<D, R, T>(panels, present, bytes),
         None => products::<D, R, T>(panels, present, x.groups),
     };
-    for part in 0..parts::<D>(present) {
+    for part in 0..offsets::<D>(present) {
         for t in 0..T {
-            let x = &x.groups[t];
-            let sum = if D::FORMAT.has_half_offsets() { x.halves[part] } else { x.blocks[part] };
             for r in 0..R {
                 let offset = _mm512_castsi512_ps(panels[r].offsets[part].load_all());
-                v[t][r] = _mm512_fmadd_ps(offset, _mm512_set1_ps(sum), v[t][r]);
+                v[t][r] = _mm512_fmadd_ps(offset, _mm512_set1_ps(x.groups[t].blocks[part]), v[t][r]);
+            }
+        }
+    }
+    if D::FORMAT.has_steps() {
+        let m = match x.bytes {
+            Some(bytes) => whole_steps::<D, R, T>(panels, bytes),
+            None => steps_of_groups::<D, R, T>(panels, x.groups),
+        };
+        for r in 0..R {
+            let offset = _mm512_castsi512_ps(panels[r].offsets[0].load_all());
+            for t in 0..T {
+                v[t][r] = _mm512_fmadd_ps(m[t][r], offset, v[t][r]);
             }
         }
     }
@@ -77,6 +87,45 @@ fn add<D: Decode, const R: usize, const T: usize>(
             unsafe { _mm512_store_ps(at, _mm512_fmadd_ps(v[t][r], scale, _mm512_load_ps(at))) };
         }
     }
+}
+
+/// Steps times sums of codes.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+fn steps_of_groups<D: Decode, const R: usize, const T: usize>(panels: [&Panel; R], x: &[Group; T]) -> Values<R, T> {
+    let mut m = [[_mm512_setzero_ps(); R]; T];
+    for part in 0..steps::<D>() {
+        for t in 0..T {
+            let sum = if D::FORMAT.has_half_offsets() { x[t].halves[part] } else { x[t].blocks[part] };
+            for r in 0..R {
+                let step = _mm512_castsi512_ps(panels[r].steps[part].load_all());
+                m[t][r] = _mm512_fmadd_ps(step, _mm512_set1_ps(sum), m[t][r]);
+            }
+        }
+    }
+    m
+}
+
+/// As [`steps_of_groups`], in integers, of panels of bytes.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+fn whole_steps<D: Decode, const R: usize, const T: usize>(panels: [&Panel; R], x: &[Bytes; T]) -> Values<R, T> {
+    let mut m: Sums<R, T> = [[_mm512_setzero_si512(); R]; T];
+    for two in 0..steps::<D>() / 2 {
+        for t in 0..T {
+            let sums = _mm512_set1_epi32(two_sums::<D>(&x[t], two));
+            for r in 0..R {
+                m[t][r] = _mm512_dpwssd_epi32(m[t][r], panels[r].steps[two].load_all(), sums);
+            }
+        }
+    }
+    let mut values = [[_mm512_setzero_ps(); R]; T];
+    for t in 0..T {
+        for r in 0..R {
+            values[t][r] = _mm512_cvtepi32_ps(m[t][r]);
+        }
+    }
+    values
 }
 
 #[inline]

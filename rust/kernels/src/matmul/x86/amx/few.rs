@@ -15,10 +15,9 @@ use crate::formats::{BLOCK, STRIP, Weights};
 use crate::matmul::activations::Activations;
 use crate::matmul::codes::{Few, Quads};
 use crate::matmul::tiled::TOKENS;
-use crate::matmul::x86::decode::parts;
 use crate::matmul::x86::lanes::{each8, unrolled};
 use crate::matmul::x86::strip::{At, Strip};
-use crate::matmul::x86::strips::{add_run, fetch, sum_of};
+use crate::matmul::x86::strips::{add_offsets, add_run, fetch};
 use crate::matmul::{LANES, OutView};
 
 use super::tiles::{Shapes, Unit, dot, load, store, zero};
@@ -181,15 +180,8 @@ unsafe fn accumulate<D: Strip, const P: usize>(
             scaled = [_mm512_setzero_si512(); TOKENS];
         }
     }
-    if D::FORMAT.has_offset() {
-        unrolled!(|J| parts::<D>(present) => {
-            // SAFETY: see above.
-            let offset = unsafe { D::offset(at, J) };
-            for t in 0..TOKENS {
-                v[t] = _mm512_fmadd_ps(offset, _mm512_set1_ps(sum_of::<D>(&x.groups[t], J)), v[t]);
-            }
-        });
-    }
+    // SAFETY: see above.
+    unsafe { add_offsets::<D, TOKENS, P>(at, present, x, &mut v) };
     for t in 0..TOKENS {
         results[t] = _mm512_fmadd_ps(v[t], _mm512_set1_ps(x.groups[t].scale), results[t]);
     }

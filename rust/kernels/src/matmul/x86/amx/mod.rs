@@ -28,7 +28,7 @@ use crate::matmul::activations::{Activations, Precision};
 use crate::matmul::tiled::{STEPS, Step, Sums, TOKENS};
 use crate::matmul::{LANES, OutView};
 
-use super::decode::{Decode, parts};
+use super::decode::{Decode, offsets, steps};
 use super::lanes::prefetch;
 use super::strip::{At, Strip};
 pub(in crate::matmul) use pack::pack;
@@ -124,7 +124,7 @@ impl<D: Strip> Source<D> for Strips {
 
 /// # Safety
 /// The CPU has AMX, and the system lets us use it.
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
 pub(super) unsafe fn multiply<D: Decode, S: Source<D>>(
     weights: &Weights<'_>,
     rows: Range<usize>,
@@ -245,7 +245,7 @@ impl Group<'_> {
     /// Of a format with integer scales, which is whole: RUNS runs.
     ///
     /// The unit works on a panel while the sums of the one before are put together.
-    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
     fn add_scaled<D: Decode, const RUNS: usize, const P: usize>(&mut self, unit: &Unit, steps: &[[Step; P]]) {
         let mut products = [[[Products::ZERO; 3]; RUNS]; 2];
         let (now, next) = products.split_at_mut(1);
@@ -282,7 +282,7 @@ impl Group<'_> {
     /// Of a format with a scale for each block.
     ///
     /// The unit works on a block while the sums of the one before are put together.
-    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
     fn add_plain<D: Decode, const P: usize>(&mut self, unit: &Unit, steps: &[[Step; P]]) {
         let mut products = [[Products::ZERO; 2]; 2];
         let (now, next) = products.split_at_mut(1);
@@ -309,7 +309,7 @@ impl Group<'_> {
                 }
                 let results = &mut self.results[tile * self.panels.len() + number];
                 for (half, v) in v.as_chunks_mut::<SIDE>().0.iter_mut().enumerate() {
-                    add::<D>(v, panel, SIDE * half, self.present, &self.sums[tile], results);
+                    add::<D, P>(v, panel, SIDE * half, self.present, &self.sums[tile], results);
                 }
             }
         }
@@ -317,7 +317,7 @@ impl Group<'_> {
 
     /// Sums of runs of a (tile, panel) times their scales, of the rows from `first` on, then to the results.
     #[inline]
-    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
     fn put_together<D: Decode, const RUNS: usize, const P: usize>(
         &mut self,
         products: &[[Products; 3]; RUNS],
@@ -338,13 +338,13 @@ impl Group<'_> {
                 v[row] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum), scale, v[row]);
             }
         }
-        add::<D>(&mut v, panel, first, LANES, &self.sums[tile], results);
+        add::<D, P>(&mut v, panel, first, LANES, &self.sums[tile], results);
     }
 }
 
 /// Half of the unit's work on a panel.
 #[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
 fn half<const RUNS: usize, const P: usize, const HALF: usize>(
     unit: &Unit,
     panel: &Panel,
@@ -364,8 +364,8 @@ fn half<const RUNS: usize, const P: usize, const HALF: usize>(
 
 /// v + offsets * sums of the rows from `first` on, then to the results.
 #[inline]
-#[target_feature(enable = "avx512f")]
-fn add<D: Decode>(
+#[target_feature(enable = "avx512f,avx512vnni")]
+fn add<D: Decode, const P: usize>(
     v: &mut [__m512; SIDE],
     panel: &Panel,
     first: usize,
@@ -373,10 +373,16 @@ fn add<D: Decode>(
     sums: &Sums,
     results: &mut Results,
 ) {
-    for part in 0..parts::<D>(present) {
-        let sum = load_f32(if D::FORMAT.has_half_offsets() { &sums.halves[part] } else { &sums.blocks[part] });
+    for part in 0..offsets::<D>(present) {
+        let sum = load_f32(&sums.blocks[part]);
         for row in 0..SIDE {
             v[row] = _mm512_fmadd_ps(_mm512_set1_ps(panel.offsets[part][first + row]), sum, v[row]);
+        }
+    }
+    if D::FORMAT.has_steps() {
+        let m = if P > STEPS { wide_steps::<D>(panel, first, sums) } else { narrow_steps::<D>(panel, first, sums) };
+        for row in 0..SIDE {
+            v[row] = _mm512_fmadd_ps(m[row], _mm512_set1_ps(panel.offsets[0][first + row]), v[row]);
         }
     }
     let scale = load_f32(&sums.scale);
@@ -386,4 +392,36 @@ fn add<D: Decode>(
         // SAFETY: sixteen floats.
         unsafe { _mm512_storeu_ps(result.as_mut_ptr(), sum) };
     }
+}
+
+/// Steps of the rows from `first` on times sums of codes.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn wide_steps<D: Decode>(panel: &Panel, first: usize, sums: &Sums) -> [__m512; SIDE] {
+    let mut m = [_mm512_setzero_ps(); SIDE];
+    for part in 0..steps::<D>() {
+        let sum = load_f32(if D::FORMAT.has_half_offsets() { &sums.halves[part] } else { &sums.blocks[part] });
+        for row in 0..SIDE {
+            m[row] = _mm512_fmadd_ps(_mm512_set1_ps(panel.steps[part][first + row]), sum, m[row]);
+        }
+    }
+    m
+}
+
+/// As [`wide_steps`], in integers, of codes of 8 bits.
+#[inline]
+#[target_feature(enable = "avx512f,avx512vnni")]
+fn narrow_steps<D: Decode>(panel: &Panel, first: usize, sums: &Sums) -> [__m512; SIDE] {
+    let mut m = [_mm512_setzero_si512(); SIDE];
+    for two in 0..steps::<D>() / 2 {
+        let sum = load(if D::FORMAT.has_half_offsets() { &sums.halves16[two] } else { &sums.blocks16[two] });
+        for row in 0..SIDE {
+            m[row] = _mm512_dpwssd_epi32(m[row], _mm512_set1_epi32(panel.steps16[two][first + row]), sum);
+        }
+    }
+    let mut values = [_mm512_setzero_ps(); SIDE];
+    for row in 0..SIDE {
+        values[row] = _mm512_cvtepi32_ps(m[row]);
+    }
+    values
 }

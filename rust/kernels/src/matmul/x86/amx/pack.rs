@@ -92,7 +92,8 @@ mod tests {
             }
             assert!(steps.iter().zip(&want).all(|(a, b)| a.0 == b.0));
             assert!(sums.scale == want_sums.scale && sums.blocks == want_sums.blocks);
-            assert!(sums.halves == want_sums.halves);
+            assert!(sums.halves == want_sums.halves && sums.halves16 == want_sums.halves16);
+            assert!(sums.blocks16 == want_sums.blocks16);
         }
     }
 }

@@ -6,10 +6,10 @@ use super::transpose::transpose;
 use crate::formats::BLOCK;
 use crate::matmul::LANES;
 use crate::matmul::tiled::{COLS, STEPS};
-use crate::matmul::x86::decode::{Decode, Offsets, parts, run_scale, scale_places};
+use crate::matmul::x86::decode::{Decode, Offsets, Steps, offsets, run_scale, scale_places, steps};
 use crate::matmul::x86::lanes::{each8, store_f32, unrolled};
 use crate::matmul::x86::panel::words;
-use crate::matmul::x86::strip::{At, Strip};
+use crate::matmul::x86::strip::{self, At, Strip};
 
 /// Rows of a panel.
 pub(super) const ROWS: usize = 16;
@@ -25,8 +25,12 @@ pub(in crate::matmul::x86) struct Panel {
     pub high: Plane,
     /// [run][row]
     pub scales: [[f32; ROWS]; LANES],
-    /// [block or half block][row]
-    pub offsets: [[f32; ROWS]; 2 * LANES],
+    /// [block][row]; in formats with steps the first one only.
+    pub offsets: [[f32; ROWS]; LANES],
+    /// [block or half block][row], for activations of 14 bits.
+    pub steps: [[f32; ROWS]; 2 * LANES],
+    /// [two of them][row], for activations of 8 bits: two 16-bit numbers.
+    pub steps16: [[i32; ROWS]; LANES],
 }
 
 impl Default for Panel {
@@ -35,7 +39,9 @@ impl Default for Panel {
             low: [[[0; COLS]; ROWS]; STEPS],
             high: [[[0; COLS]; ROWS]; STEPS],
             scales: [[0.0; ROWS]; LANES],
-            offsets: [[0.0; ROWS]; 2 * LANES],
+            offsets: [[0.0; ROWS]; LANES],
+            steps: [[0.0; ROWS]; 2 * LANES],
+            steps16: [[0; ROWS]; LANES],
         }
     }
 }
@@ -66,11 +72,30 @@ impl Panel {
                 store_f32(&mut self.scales[run].as_chunks_mut().0[half], scale);
             }
             if D::FORMAT.has_offset() {
-                let mut offsets: Offsets = [_mm256_setzero_ps(); 16];
+                let mut offsets: Offsets = [_mm256_setzero_ps(); 8];
                 // SAFETY: see above.
-                unsafe { D::offsets(groups, scales, present, &mut offsets) };
-                for part in 0..parts::<D>(present) {
-                    store_f32(&mut self.offsets[part].as_chunks_mut().0[half], offsets[part]);
+                unsafe { D::offsets(groups, present, &mut offsets) };
+                for (row, offsets) in self.offsets.iter_mut().zip(offsets) {
+                    store_f32(&mut row.as_chunks_mut().0[half], offsets);
+                }
+            }
+            if D::FORMAT.has_steps() {
+                let mut all: Steps = [_mm256_setzero_si256(); 16];
+                // SAFETY: see above.
+                unsafe { D::steps(groups, scales, &mut all) };
+                for (index, &[first, second]) in all[..steps::<D>()].as_chunks().0.iter().enumerate() {
+                    if NARROW {
+                        let to = &mut self.steps16[index].as_chunks_mut::<8>().0[half];
+                        // SAFETY: eight int32.
+                        unsafe {
+                            let pairs = _mm256_or_si256(first, _mm256_slli_epi32::<16>(second));
+                            _mm256_storeu_si256(to.as_mut_ptr().cast(), pairs);
+                        }
+                    } else {
+                        for (step, at) in [(first, 2 * index), (second, 2 * index + 1)] {
+                            store_f32(&mut self.steps[at].as_chunks_mut().0[half], _mm256_cvtepi32_ps(step));
+                        }
+                    }
                 }
             }
         }
@@ -119,10 +144,27 @@ impl Panel {
             // SAFETY: see above.
             store_floats(&mut self.scales[run], unsafe { D::run_scale(at, run) });
         }
-        unrolled!(|J| parts::<D>(present) => {
+        unrolled!(|J| offsets::<D>(present) => {
             // SAFETY: see above.
-            store_floats(&mut self.offsets[J], unsafe { D::offset(at, J) });
+            store_floats(&mut self.offsets[J % LANES], unsafe { D::offset(at, J) });
         });
+        if D::FORMAT.has_steps() {
+            // SAFETY: see above.
+            store_floats(&mut self.offsets[0], unsafe { D::offset(at, 0) });
+            unrolled!(|J| steps::<D>() => {
+                // SAFETY: see above.
+                let step = unsafe { D::step(at, J) };
+                if !NARROW {
+                    store_floats(&mut self.steps[J], _mm512_cvtepi32_ps(step));
+                } else if J % 2 == 1 {
+                    // SAFETY: see above; sixteen int32.
+                    unsafe {
+                        let pairs = strip::pair(D::step(at, J - J % 2), step);
+                        _mm512_storeu_si512(self.steps16[J / 2].as_mut_ptr().cast(), pairs);
+                    }
+                }
+            });
+        }
     }
 
     /// # Safety
