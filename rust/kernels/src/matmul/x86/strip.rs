@@ -2,9 +2,7 @@
 
 use core::arch::x86_64::*;
 
-use crate::formats::strips::pack_group;
 use crate::formats::{BLOCK, STRIP};
-use crate::matmul::LANES;
 
 use super::decode::Decode;
 use super::kquants::{Q2K, Q3K, Q4K, Q5K, Q6K};
@@ -63,36 +61,6 @@ impl At {
         let words = unsafe { self.words::<D>(block, word) };
         let half = if PART == 0 { words } else { _mm512_srli_epi32::<16>(words) };
         _mm512_cvtph_ps(_mm512_cvtepi32_epi16(half))
-    }
-}
-
-/// A group of sixteen rows that becomes one of a strip.
-#[repr(C, align(64))]
-pub(super) struct Repacked([u8; STRIP * 272]);
-
-impl Repacked {
-    pub(super) const EMPTY: Self = Self([0; STRIP * 272]);
-
-    /// Group `index`, which has `present` blocks, of the sixteen rows in `rows`.
-    ///
-    /// # Safety
-    /// The CPU has AVX-512, and there is such a group.
-    #[inline]
-    #[target_feature(enable = "avx512f")]
-    pub(super) unsafe fn group<D: Strip>(&mut self, rows: &[u8], index: usize, present: usize) -> At {
-        let from = rows.as_ptr().wrapping_add(index * D::BYTES);
-        let group = &mut self.0[..STRIP * (D::BYTES * present / LANES)];
-        // SAFETY: the caller's promise.
-        unsafe { pack_group(D::FORMAT, from, rows.len() / STRIP, group) };
-        let following = from.wrapping_add(D::BYTES);
-        for row in 0..STRIP {
-            for line in 0..D::BYTES.div_ceil(64) {
-                _mm_prefetch::<_MM_HINT_T0>(following.wrapping_add(row * (rows.len() / STRIP) + 64 * line).cast());
-            }
-        }
-        // The rows behind these, in the order of addresses.
-        let next = rows.as_ptr().wrapping_add(rows.len() + index * STRIP * D::BYTES);
-        At { next, ..At::group::<D>(group.as_ptr(), 0, present) }
     }
 }
 

@@ -16,8 +16,9 @@ use crate::matmul::activations::Activations;
 use crate::matmul::codes::{Few, Quads};
 use crate::matmul::tiled::TOKENS;
 use crate::matmul::x86::lanes::{each8, unrolled};
+use crate::matmul::x86::offsets::add_offsets;
 use crate::matmul::x86::strip::{At, Strip};
-use crate::matmul::x86::strips::{add_offsets, add_run, fetch};
+use crate::matmul::x86::strips::{add_run, fetch};
 use crate::matmul::{LANES, OutView};
 
 use super::tiles::{Shapes, Unit, dot, load, store, zero};
