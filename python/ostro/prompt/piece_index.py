@@ -25,7 +25,7 @@ _from_bytes = int.from_bytes
 class PieceIndex(dict[str, int]):
     """`index[text]` is the id of the piece, -1 if there is none. Threads may share it.
 
-    A hash table in three arrays takes 10 bytes per piece, where a dict of `str` needs 110. The dict that this
+    A hash table in three arrays takes 8 bytes per piece, where a dict of `str` needs 110. The dict that this
     is holds what was asked for lately, found or not, which for texts is nearly always enough.
 
     The hash is one that numpy forms of all pieces at once: of the length and of eight bytes at either end.
@@ -42,7 +42,8 @@ class PieceIndex(dict[str, int]):
         _check_different(pieces, ids, hashes)
         kept = wanted[ids]
         hashes = hashes[kept]
-        bits = max(1, len(hashes).bit_length())
+        # One or two pieces to a bucket.
+        bits = max(1, len(hashes).bit_length() - 1)
         self._shift = 64 - bits
         buckets = (hashes >> np.uint64(self._shift)).astype(np.int64)
         # Where the pieces of each bucket begin, and those of the last one end.

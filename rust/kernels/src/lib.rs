@@ -13,6 +13,7 @@ mod pages;
 pub mod quantize;
 pub mod regions;
 pub mod roofline;
+mod room;
 pub mod rope;
 pub mod select;
 mod simd;

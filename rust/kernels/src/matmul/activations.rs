@@ -4,6 +4,7 @@ use std::cell::UnsafeCell;
 
 use crate::formats::{BLOCK, Weights};
 use crate::isa::Isa;
+use crate::room::room;
 
 use super::codes::{Bytes, Few, Group, Quads, write_bytes, write_group, write_quads};
 use super::tiled::{self, Step, Sums};
@@ -123,32 +124,20 @@ impl Activations {
         );
         (self.tokens, self.cols, self.needs) = (tokens, cols, needs);
         let values = if needs.f32 { tokens * self.padded_cols() } else { 0 };
-        if self.values.len() < values {
-            self.values.resize_with(values, Default::default);
-        }
+        room(&mut self.values, values, Default::default);
         let from_tiled = FROM_TILED.max(needs.quads + 1);
         self.tiled = needs.tiles && needs.blocks.is_some() && tokens >= from_tiled;
         let tiles = if self.tiled { self.tiles() * cols.div_ceil(GROUP) } else { 0 };
-        if self.sums.len() < tiles {
-            self.sums.resize_with(tiles, || UnsafeCell::new(Sums::ZERO));
-        }
+        room(&mut self.sums, tiles, || UnsafeCell::new(Sums::ZERO));
         let steps = tiles * self.steps_of_group();
-        if self.steps.len() < steps {
-            self.steps.resize_with(steps, || UnsafeCell::new(Step::ZERO));
-        }
+        room(&mut self.steps, steps, || UnsafeCell::new(Step::ZERO));
         let groups = if needs.blocks.is_some() && !self.tiled { tokens * cols.div_ceil(GROUP) } else { 0 };
         // Kernels for few tokens read as many as they are made for, from the last group on, too.
         let few = if self.has_quads() { groups + TILE } else { 0 };
-        if self.groups.len() < groups.max(few) {
-            self.groups.resize_with(groups.max(few), || UnsafeCell::new(Group::ZERO));
-        }
+        room(&mut self.groups, groups.max(few), || UnsafeCell::new(Group::ZERO));
         let bytes = if needs.blocks == Some(Precision::Int8) { groups } else { 0 };
-        if self.bytes.len() < bytes {
-            self.bytes.resize_with(bytes, || UnsafeCell::new(Bytes::ZERO));
-        }
-        if self.quads.len() < few {
-            self.quads.resize_with(few, || UnsafeCell::new(Quads::ZERO));
-        }
+        room(&mut self.bytes, bytes, || UnsafeCell::new(Bytes::ZERO));
+        room(&mut self.quads, few, || UnsafeCell::new(Quads::ZERO));
     }
 
     /// Rows in the batch.

@@ -45,10 +45,7 @@ pub(super) fn lock(member: &Mutex<Member>) -> MutexGuard<'_, Member> {
 
 /// At least `len` elements of unspecified content.
 pub(super) fn room(buffer: &mut Vec<f32>, len: usize) -> &mut [f32] {
-    if buffer.len() < len {
-        buffer.resize(len, 0.0);
-    }
-    &mut buffer[..len]
+    crate::room::room(buffer, len, || 0.0)
 }
 
 /// What is done to a row before it is multiplied.
