@@ -142,17 +142,37 @@ impl Decode for Q3K {
     }
 }
 
+/// Scales and minima of `Q4_K` and `Q5_K`, which lie in the same bytes of both.
+macro_rules! six_bit_scales {
+    () => {
+        #[inline]
+        #[target_feature(enable = "avx2,fma,f16c")]
+        unsafe fn scales(group: *const u8) -> Scales {
+            // SAFETY: see above.
+            _mm256_cvtepu8_epi16(unsafe { six_bits(group) })
+        }
+
+        #[inline]
+        #[target_feature(enable = "avx2,fma,f16c")]
+        unsafe fn offsets(groups: &[*const u8; 8], _: usize, to: &mut Offsets) {
+            // SAFETY: see above.
+            to[0] = unsafe { negative(groups, 2) };
+        }
+
+        #[inline]
+        #[target_feature(enable = "avx2,fma,f16c")]
+        unsafe fn steps(_: &[*const u8; 8], scales: &[Scales; 8], to: &mut Steps) {
+            minima(scales, to);
+        }
+    };
+}
+
 pub(super) struct Q4K;
 impl Decode for Q4K {
     const FORMAT: Format = Format::Q4_K;
     const MOST: i32 = 15;
 
-    #[inline]
-    #[target_feature(enable = "avx2,fma,f16c")]
-    unsafe fn scales(group: *const u8) -> Scales {
-        // SAFETY: see above.
-        _mm256_cvtepu8_epi16(unsafe { six_bits(group) })
-    }
+    six_bit_scales!();
 
     #[inline]
     #[target_feature(enable = "avx2,fma,f16c")]
@@ -161,19 +181,6 @@ impl Decode for Q4K {
         let x = unsafe { load32(group.add(16 + 32 * (block / 2))) };
         nibble(x, block % 2 == 1)
     }
-
-    #[inline]
-    #[target_feature(enable = "avx2,fma,f16c")]
-    unsafe fn offsets(groups: &[*const u8; 8], _: usize, to: &mut Offsets) {
-        // SAFETY: see above.
-        to[0] = unsafe { negative(groups, 2) };
-    }
-
-    #[inline]
-    #[target_feature(enable = "avx2,fma,f16c")]
-    unsafe fn steps(_: &[*const u8; 8], scales: &[Scales; 8], to: &mut Steps) {
-        minima(scales, to);
-    }
 }
 
 pub(super) struct Q5K;
@@ -181,12 +188,7 @@ impl Decode for Q5K {
     const FORMAT: Format = Format::Q5_K;
     const MOST: i32 = 31;
 
-    #[inline]
-    #[target_feature(enable = "avx2,fma,f16c")]
-    unsafe fn scales(group: *const u8) -> Scales {
-        // SAFETY: see above.
-        _mm256_cvtepu8_epi16(unsafe { six_bits(group) })
-    }
+    six_bit_scales!();
 
     #[inline]
     #[target_feature(enable = "avx2,fma,f16c")]
@@ -194,19 +196,6 @@ impl Decode for Q5K {
         // SAFETY: see above.
         let (high, x) = unsafe { (load32(group.add(16)), load32(group.add(48 + 32 * (block / 2)))) };
         _mm256_or_si256(nibble(x, block % 2 == 1), bit_as(high, block, 16))
-    }
-
-    #[inline]
-    #[target_feature(enable = "avx2,fma,f16c")]
-    unsafe fn offsets(groups: &[*const u8; 8], _: usize, to: &mut Offsets) {
-        // SAFETY: see above.
-        to[0] = unsafe { negative(groups, 2) };
-    }
-
-    #[inline]
-    #[target_feature(enable = "avx2,fma,f16c")]
-    unsafe fn steps(_: &[*const u8; 8], scales: &[Scales; 8], to: &mut Steps) {
-        minima(scales, to);
     }
 }
 
