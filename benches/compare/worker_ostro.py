@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING
 
 from benches.compare.protocol import SHORT, WorkerError, prompt_ids, serve
 
-import ostro.host_loading  # noqa: F401 - what `load` imports: rows of loading begin with libraries imported
+# What `load` imports: rows of loading begin with libraries imported.
+import ostro.host_loading
+import ostro.prompt.gguf_tokenizer  # noqa: F401
 from ostro.config import RuntimeConfig
 from ostro.host import ModelHost
 from ostro.types import Event, Prompt, Sampling

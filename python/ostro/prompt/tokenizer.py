@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from ostro.prompt.gguf_tokenizer import GgufTokenizer
 from ostro.types import Vocabulary
 
 if TYPE_CHECKING:
@@ -44,9 +43,11 @@ def load_tokenizer(source: Path | GgufVocabulary) -> Tokenizer:
 
     CorruptFile if the vocabulary is malformed, BadConfig if it is sound but not of Gemma's kind.
     """
-    if not isinstance(source, Path):
-        return GgufTokenizer(source)
-    # It needs a library that takes time to import.
-    from ostro.prompt.json_tokenizer import JsonTokenizer
+    # Each implementation needs a library that takes time to import; a process uses one of them.
+    if isinstance(source, Path):
+        from ostro.prompt.json_tokenizer import JsonTokenizer
 
-    return JsonTokenizer(source)
+        return JsonTokenizer(source)
+    from ostro.prompt.gguf_tokenizer import GgufTokenizer
+
+    return GgufTokenizer(source)

@@ -24,9 +24,7 @@ pub(crate) struct Bytes {
     pub codes: [i8; GROUP],
     /// Sums of the codes of each half block, and of each block.
     pub halves: [i16; 2 * LANES],
-    pub blocks: [i32; LANES],
-    /// The latter as 16-bit numbers: those of two blocks are one 32-bit number.
-    pub blocks16: [i16; LANES],
+    pub blocks: [i16; LANES],
 }
 
 /// The codes of a group in int8, in column order, for weights in strips: four columns of a token are one 32-bit number.
@@ -63,8 +61,7 @@ impl Quads {
 }
 
 impl Bytes {
-    pub(crate) const ZERO: Self =
-        Self { codes: [0; GROUP], halves: [0; 2 * LANES], blocks: [0; LANES], blocks16: [0; LANES] };
+    pub(crate) const ZERO: Self = Self { codes: [0; GROUP], halves: [0; 2 * LANES], blocks: [0; LANES] };
 }
 
 /// Where the code of a column is kept in [`Group`]: the even columns of a block of 32, then its odd ones.
@@ -130,8 +127,7 @@ pub(super) fn write_bytes(group: &Group, bytes: &mut Bytes) {
         }
     }
     bytes.halves = group.halves.map(|sum| sum as i16);
-    bytes.blocks = group.blocks.map(|sum| sum as i32);
-    bytes.blocks16 = group.blocks.map(|sum| sum as i16);
+    bytes.blocks = group.blocks.map(|sum| sum as i16);
 }
 
 pub(super) fn write_group(values: &[f32], precision: Precision, group: &mut Group) {

@@ -46,6 +46,7 @@ pub use activations::{Activations, Needs, Precision, TILE};
 use crate::formats::strips::unpack;
 use crate::formats::{BLOCK, Format, STRIP, Weights};
 use crate::isa::Isa;
+use crate::room::room;
 
 /// Number of interleaved partial sums of an exact result; blocks in a group of an integer one.
 const LANES: usize = 8;
@@ -219,7 +220,7 @@ fn multiply_strips(
     for first in (rows.start / STRIP..rows.end.div_ceil(STRIP)).step_by(UNPACKED) {
         let strips = first..rows.end.div_ceil(STRIP).min(first + UNPACKED);
         let bytes = strips.len() * weights.strip(first).len();
-        unpacked.resize(bytes.max(unpacked.len()), 0);
+        room(&mut unpacked, bytes, || 0);
         for (strip, rows) in strips.clone().zip(unpacked.chunks_exact_mut(weights.strip(first).len())) {
             unpack(format, weights.strip(strip), rows);
         }

@@ -4,6 +4,7 @@ use core::arch::x86_64::*;
 
 use crate::formats::{BLOCK, Format};
 use crate::matmul::LANES;
+use crate::matmul::codes::Group;
 
 use super::lanes::{gather_f16, widen, widen_signed};
 
@@ -135,6 +136,12 @@ pub(super) const fn steps<D: Decode>() -> usize {
         (true, false) => LANES,
         (true, true) => 2 * LANES,
     }
+}
+
+/// The sum of codes that steps `part` are multiplied with.
+#[inline]
+pub(super) fn sum_of<D: Decode>(x: &Group, part: usize) -> f32 {
+    if D::FORMAT.has_half_offsets() { x.halves[part] } else { x.blocks[part % LANES] }
 }
 
 /// Which integer scale belongs to each pair of columns of blocks `2 * step` and `2 * step + 1`.

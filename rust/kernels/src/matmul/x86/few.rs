@@ -16,7 +16,7 @@ use crate::matmul::activations::Activations;
 use crate::matmul::codes::{Bytes, Group};
 use crate::matmul::{LANES, OutView};
 
-use super::decode::{Decode, codes, column_scales, fits_pairs, offsets, run_scale, steps};
+use super::decode::{Decode, codes, column_scales, fits_pairs, offsets, run_scale, steps, sum_of};
 use super::lanes::{each8, prefetch, store_f32, sums8};
 
 /// Rows that share a vector of results.
@@ -136,7 +136,7 @@ unsafe fn accumulate<D: Decode, const T: usize, const NARROW: bool>(
         for t in 0..T {
             let mut isum = sums8(&sums[index][t]);
             if bytes_of::<D, NARROW>() && !D::FORMAT.has_integer_scales() && D::BIAS != 0 {
-                isum = _mm256_sub_epi32(isum, _mm256_set1_epi32(D::BIAS * bytes[t].blocks[index]));
+                isum = _mm256_sub_epi32(isum, _mm256_set1_epi32(D::BIAS * i32::from(bytes[t].blocks[index])));
             }
             v[t] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(isum), scale, v[t]);
         }
@@ -157,8 +157,7 @@ unsafe fn accumulate<D: Decode, const T: usize, const NARROW: bool>(
         for part in 0..steps::<D>() {
             let step = _mm256_cvtepi32_ps(all[part]);
             for t in 0..T {
-                let sum = if D::FORMAT.has_half_offsets() { x[t].halves[part] } else { x[t].blocks[part] };
-                m[t] = _mm256_fmadd_ps(step, _mm256_set1_ps(sum), m[t]);
+                m[t] = _mm256_fmadd_ps(step, _mm256_set1_ps(sum_of::<D>(x[t], part)), m[t]);
             }
         }
         for t in 0..T {

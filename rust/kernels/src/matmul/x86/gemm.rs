@@ -229,6 +229,6 @@ pub(super) fn quad_of(x: &Bytes, quad: usize) -> i32 {
 /// Sums of codes of two half blocks or two blocks, whichever have steps, as two 16-bit numbers.
 #[inline]
 pub(super) fn two_sums<D: Decode>(x: &Bytes, two: usize) -> i32 {
-    let sums = if D::FORMAT.has_half_offsets() { &x.halves[..] } else { &x.blocks16[..] };
+    let sums = if D::FORMAT.has_half_offsets() { &x.halves[..] } else { &x.blocks[..] };
     i32::from(sums[2 * two]) & 0xffff | i32::from(sums[2 * two + 1]) << 16
 }

@@ -9,7 +9,7 @@ use core::arch::x86_64::*;
 use crate::matmul::LANES;
 use crate::matmul::codes::Few;
 
-use super::decode::{offsets, steps};
+use super::decode::{offsets, steps, sum_of};
 use super::lanes::{each8, unrolled};
 use super::strip::{At, Strip, pair};
 
@@ -62,11 +62,11 @@ pub(super) unsafe fn add_offsets<D: Strip, const T: usize, const P: usize>(
     x: Few<'_, T>,
     v: &mut [__m512; T],
 ) {
-    unrolled!(|J| offsets::<D>(present) => {
+    each8!(|BLOCK| if BLOCK < offsets::<D>(present) {
         // SAFETY: the caller's promise, here and below.
-        let offset = unsafe { D::offset(at, J) };
+        let offset = unsafe { D::offset(at, BLOCK) };
         for t in 0..T {
-            v[t] = _mm512_fmadd_ps(offset, _mm512_set1_ps(x.groups[t].blocks[J % LANES]), v[t]);
+            v[t] = _mm512_fmadd_ps(offset, _mm512_set1_ps(x.groups[t].blocks[BLOCK]), v[t]);
         }
     });
     if !D::FORMAT.has_steps() {
@@ -93,9 +93,7 @@ pub(super) unsafe fn add_offsets<D: Strip, const T: usize, const P: usize>(
             // SAFETY: see above.
             let step = _mm512_cvtepi32_ps(unsafe { D::step(at, J) });
             for t in 0..T {
-                let x = &x.groups[t];
-                let sum = if D::FORMAT.has_half_offsets() { x.halves[J] } else { x.blocks[J % LANES] };
-                m[t] = _mm512_fmadd_ps(step, _mm512_set1_ps(sum), m[t]);
+                m[t] = _mm512_fmadd_ps(step, _mm512_set1_ps(sum_of::<D>(&x.groups[t], J)), m[t]);
             }
         });
     }

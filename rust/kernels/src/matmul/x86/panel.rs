@@ -2,8 +2,6 @@
 
 use core::arch::x86_64::*;
 
-use crate::matmul::LANES;
-
 use super::decode::{Decode, Offsets, Steps, codes, offsets, run_scale, steps};
 use super::lanes::{each8, transpose, unrolled};
 use super::strip::{At, Strip, pair};
@@ -203,9 +201,9 @@ impl Panel {
                 self.integers[J].store_all(pair(integer, integer));
             });
         }
-        unrolled!(|J| offsets::<D>(present) => {
+        each8!(|B| if B < offsets::<D>(present) {
             // SAFETY: see above.
-            self.offsets[J % LANES].store_all(_mm512_castps_si512(unsafe { D::offset(at, J) }));
+            self.offsets[B].store_all(_mm512_castps_si512(unsafe { D::offset(at, B) }));
         });
         if D::FORMAT.has_steps() {
             // SAFETY: see above.

@@ -7,7 +7,7 @@ use core::arch::x86_64::*;
 
 use crate::matmul::codes::{Bytes, Group};
 
-use super::decode::{Decode, fits_pairs, offsets, steps};
+use super::decode::{Decode, fits_pairs, offsets, steps, sum_of};
 use super::gemm::{Kernel, Results, Tokens, pair_of, quad_of, two_sums};
 use super::lanes::{load_f32, store_f32};
 use super::panel::Panel;
@@ -117,7 +117,7 @@ fn steps_of_groups<D: Decode, const T: usize>(panel: &Panel, x: &[Group; T]) -> 
     let mut m = [[_mm256_setzero_ps(); 2]; T];
     for part in 0..steps::<D>() {
         for t in 0..T {
-            let sum = if D::FORMAT.has_half_offsets() { x[t].halves[part] } else { x[t].blocks[part] };
+            let sum = sum_of::<D>(&x[t], part);
             for half in 0..2 {
                 m[t][half] = _mm256_fmadd_ps(panel.steps[part].load_f32(half), _mm256_set1_ps(sum), m[t][half]);
             }

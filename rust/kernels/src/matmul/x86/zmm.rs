@@ -6,7 +6,7 @@ use core::arch::x86_64::*;
 
 use crate::matmul::codes::{Bytes, Group};
 
-use super::decode::{Decode, offsets, steps};
+use super::decode::{Decode, offsets, steps, sum_of};
 use super::gemm::{Kernel, Results, Tokens, pair_of, quad_of, two_sums};
 use super::panel::Panel;
 
@@ -96,7 +96,7 @@ fn steps_of_groups<D: Decode, const R: usize, const T: usize>(panels: [&Panel; R
     let mut m = [[_mm512_setzero_ps(); R]; T];
     for part in 0..steps::<D>() {
         for t in 0..T {
-            let sum = if D::FORMAT.has_half_offsets() { x[t].halves[part] } else { x[t].blocks[part] };
+            let sum = sum_of::<D>(&x[t], part);
             for r in 0..R {
                 let step = _mm512_castsi512_ps(panels[r].steps[part].load_all());
                 m[t][r] = _mm512_fmadd_ps(step, _mm512_set1_ps(sum), m[t][r]);
@@ -185,7 +185,7 @@ fn byte_products<D: Decode, const R: usize, const T: usize>(
         if D::BIAS != 0 {
             // The products start at what the bias adds to them, taken off.
             for t in 0..T {
-                let sum = if quads == 4 { i32::from(x[t].halves[part]) } else { x[t].blocks[part] };
+                let sum = i32::from(if quads == 4 { x[t].halves[part] } else { x[t].blocks[part] });
                 products[t] = [_mm512_set1_epi32(-D::BIAS * sum); R];
             }
         }

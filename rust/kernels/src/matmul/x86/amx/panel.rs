@@ -144,9 +144,9 @@ impl Panel {
             // SAFETY: see above.
             store_floats(&mut self.scales[run], unsafe { D::run_scale(at, run) });
         }
-        unrolled!(|J| offsets::<D>(present) => {
+        each8!(|B| if B < offsets::<D>(present) {
             // SAFETY: see above.
-            store_floats(&mut self.offsets[J % LANES], unsafe { D::offset(at, J) });
+            store_floats(&mut self.offsets[B], unsafe { D::offset(at, B) });
         });
         if D::FORMAT.has_steps() {
             // SAFETY: see above.

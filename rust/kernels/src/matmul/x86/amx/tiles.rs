@@ -41,17 +41,11 @@ impl Shapes {
 /// The unit, set up for this thread.
 pub(super) struct Unit(PhantomData<*const ()>);
 
-/// Whether instructions go to the model.
-#[cfg(feature = "amx-model")]
-fn is_model() -> bool {
-    !crate::isa::has_matrix_unit()
-}
-
-/// The model's function where it is used, else the instruction.
+/// The model's function where there is no unit, else the instruction.
 macro_rules! instruction {
     (model $model:expr; $($asm:tt)*) => {{
         #[cfg(feature = "amx-model")]
-        if is_model() {
+        if !crate::isa::has_matrix_unit() {
             return $model;
         }
         // SAFETY: the promise of the function this is in.
