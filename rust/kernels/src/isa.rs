@@ -48,7 +48,7 @@ impl Isa {
     /// Whether products of few tokens read weights in strips faster than in rows.
     #[must_use]
     pub fn reads_strips(self) -> bool {
-        matches!(self, Self::Avx512Vnni | Self::Amx)
+        matches!(self, Self::Avx2 | Self::Avx512Vnni | Self::Amx)
     }
 
     /// The name used on the command line and in benchmark records.

@@ -14,7 +14,7 @@
 mod x86;
 
 #[cfg(target_arch = "x86_64")]
-pub(crate) use x86::pack_group;
+pub(crate) use x86::{Avx2, Avx512, Words, pack_group};
 
 use super::Format;
 
@@ -122,7 +122,12 @@ pub fn pack(format: Format, rows: &[u8], strip: &mut [u8]) {
     #[cfg(target_arch = "x86_64")]
     if is_x86_feature_detected!("avx512f") {
         // SAFETY: the CPU has AVX-512, and the lengths were checked.
-        return unsafe { x86::pack(format, rows, strip, blocks) };
+        return unsafe { x86::pack_avx512(format, rows, strip, blocks) };
+    }
+    #[cfg(target_arch = "x86_64")]
+    if is_x86_feature_detected!("avx2") {
+        // SAFETY: the same with AVX2.
+        return unsafe { x86::pack_avx2(format, rows, strip, blocks) };
     }
     pack_words(format, rows, strip, blocks);
 }

@@ -81,12 +81,18 @@ pub(super) type Steps = [__m256i; 16];
 pub(super) unsafe fn codes<D: Decode>(group: *const u8, scales: Scales, block: usize) -> [__m256i; 2] {
     // SAFETY: the caller's promise.
     let bytes = unsafe { D::bytes(group, block) };
+    scaled::<D>(bytes, if D::FORMAT.has_integer_scales() { column_scales::<D>(scales, block) } else { scales })
+}
+
+/// Bytes with their bias taken off, times int16 scales if the format has them: even columns, odd columns.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(super) fn scaled<D: Decode>(bytes: __m256i, scale: __m256i) -> [__m256i; 2] {
     let codes =
         if D::BIAS == 0 { widen(bytes) } else { widen_signed(_mm256_sub_epi8(bytes, _mm256_set1_epi8(D::BIAS as i8))) };
     if !D::FORMAT.has_integer_scales() {
         return codes;
     }
-    let scale = column_scales::<D>(scales, block);
     [_mm256_mullo_epi16(codes[0], scale), _mm256_mullo_epi16(codes[1], scale)]
 }
 
@@ -122,6 +128,16 @@ pub(super) unsafe fn run_scale<D: Decode>(groups: &[*const u8; 8], run: usize) -
 /// Whether pairs of products of bytes with 8-bit activations fit int16: `vpmaddubsw` saturates.
 pub(super) const fn fits_pairs<D: Decode>() -> bool {
     D::MOST * 127 * 2 <= i16::MAX as i32
+}
+
+/// Quads of columns whose products with 8-bit activations fit int16 together, and share an integer scale.
+pub(super) const fn quads_of_sum<D: Decode>() -> usize {
+    let most = if D::FORMAT.has_half_scales() { 4 } else { 8 };
+    let mut quads = 2;
+    while quads < most && 2 * quads as i32 * 2 * 127 * D::MOST <= i16::MAX as i32 {
+        quads *= 2;
+    }
+    quads
 }
 
 /// Offsets that a group with `blocks` blocks has, apart from steps.

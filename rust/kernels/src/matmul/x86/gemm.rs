@@ -9,17 +9,21 @@
 //! The panels (at most 11 KiB each) stay in the L2 cache, a tile of activations (4 KiB) in L1; all activations of a
 //! group stream past once for 64 rows.
 
+use core::arch::x86_64::__m256i;
 use std::ops::Range;
 
 use crate::formats::{BLOCK, STRIP, Weights};
 use crate::matmul::activations::Activations;
-use crate::matmul::codes::{Bytes, Group};
+use crate::matmul::codes::{Bytes, Group, Tokens};
 use crate::matmul::{LANES, OutView};
 
 use super::decode::Decode;
 use super::lanes::each8;
 use super::panel::{Panel, ROWS};
 use super::strip::{At, Strip};
+
+pub(super) mod ymm;
+pub(super) mod zmm;
 
 /// Most tokens of a tile: with two vectors of rows, 12 accumulators, and four registers for what they read.
 const TILE: usize = 6;
@@ -38,14 +42,6 @@ pub(super) struct Scratch {
 #[derive(Clone, Copy, Default)]
 #[repr(align(64))]
 pub(super) struct Results(pub(super) [[f32; 8]; 2]);
-
-/// One group of columns of T tokens.
-#[derive(Clone, Copy)]
-pub(super) struct Tokens<'a, const T: usize> {
-    pub groups: &'a [Group; T],
-    /// The codes as bytes, for activations of 8 bits.
-    pub bytes: Option<&'a [Bytes; T]>,
-}
 
 /// The inner loops of an instruction set and a precision.
 pub(super) trait Kernel {
@@ -142,6 +138,36 @@ impl<D: Strip> Source<D> for Strips {
     }
 }
 
+/// Rows in strips, for kernels of AVX2.
+pub(super) struct NarrowStrips;
+
+impl<D: Strip<__m256i>> Source<D> for NarrowStrips {
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    unsafe fn unpack<K: Kernel>(
+        panels: &mut [Panel],
+        weights: &Weights<'_>,
+        (first, _): (usize, usize),
+        (index, present): (usize, usize),
+    ) {
+        for (number, panel) in panels.iter_mut().enumerate() {
+            let at = At::group::<D>(weights.strip(first / STRIP + number).as_ptr(), index, present);
+            for half in 0..2 {
+                // SAFETY: a strip has all groups of its rows, and this one so many blocks.
+                unsafe {
+                    if K::takes_bytes::<D>() {
+                        panel.unpack_half_strip::<D, true, true>(at.half(half), present, half);
+                    } else if K::NARROW {
+                        panel.unpack_half_strip::<D, true, false>(at.half(half), present, half);
+                    } else {
+                        panel.unpack_half_strip::<D, false, false>(at.half(half), present, half);
+                    }
+                }
+            }
+        }
+    }
+}
+
 /// # Safety
 /// The CPU has the instruction set of K.
 #[target_feature(enable = "avx2,fma,f16c")]
@@ -229,6 +255,13 @@ pub(super) fn quad_of(x: &Bytes, quad: usize) -> i32 {
 /// Sums of codes of two half blocks or two blocks, whichever have steps, as two 16-bit numbers.
 #[inline]
 pub(super) fn two_sums<D: Decode>(x: &Bytes, two: usize) -> i32 {
-    let sums = if D::FORMAT.has_half_offsets() { &x.halves[..] } else { &x.blocks[..] };
-    i32::from(sums[2 * two]) & 0xffff | i32::from(sums[2 * two + 1]) << 16
+    if D::FORMAT.has_half_offsets() { two_of(&x.halves, two) } else { two_of(&x.blocks, two) }
+}
+
+/// Numbers `2 * two` and `2 * two + 1`.
+#[inline]
+pub(super) fn two_of<const N: usize>(x: &[i16; N], two: usize) -> i32 {
+    assert!(2 * two + 1 < N);
+    // SAFETY: both exist; the read is unaligned.
+    unsafe { x.as_ptr().cast::<i32>().add(two).read_unaligned() }
 }

@@ -18,12 +18,12 @@ mod lanes;
 mod legacy;
 mod offsets;
 mod panel;
+mod products;
 mod repacked;
 mod strip;
 mod strips;
-mod ymm;
-mod zmm;
 
+use core::arch::x86_64::__m256i;
 use std::ops::Range;
 
 use crate::formats::{Format, STRIP, Weights};
@@ -62,10 +62,9 @@ pub(super) fn multiply(
     let vnni = matches!(isa, Isa::Avx512Vnni | Isa::Amx);
     assert!(!vnni || isa.is_available(), "this CPU has no {}", isa.name());
     if let Some(precision) = precision
-        && vnni
         && weights.format().has_strips()
-        && x.has_quads()
         && x.tokens() <= FEW
+        && (x.has_quads() || !vnni)
     {
         // What makes whole strips becomes strips on the way.
         let end = rows.start + rows.len() / STRIP * STRIP;
@@ -109,7 +108,7 @@ pub(super) fn multiply(
 /// Products of weights in strips; or of sixteen rows at a time as they are stored, with few tokens.
 ///
 /// # Panics
-/// When the CPU lacks AVX-512 VNNI, or the weights are in no format that has strips.
+/// When the CPU lacks what `isa` names, or the weights are in no format that has strips.
 pub(super) fn multiply_strips(
     isa: Isa,
     weights: &Weights<'_>,
@@ -120,20 +119,62 @@ pub(super) fn multiply_strips(
     scratch: &mut Scratch,
 ) {
     assert!(isa.reads_strips() && isa.is_available(), "this CPU has no {}", isa.name());
-    // SAFETY: the features were just checked.
+    if rows.is_empty() {
+        return;
+    }
+    match weights.format() {
+        Format::Q4_0 => strips_of::<legacy::Q4_0>(isa, weights, rows, x, precision, out, scratch),
+        Format::Q4_1 => strips_of::<legacy::Q4_1>(isa, weights, rows, x, precision, out, scratch),
+        Format::Q5_0 => strips_of::<legacy::Q5_0>(isa, weights, rows, x, precision, out, scratch),
+        Format::Q5_1 => strips_of::<legacy::Q5_1>(isa, weights, rows, x, precision, out, scratch),
+        Format::Q8_0 => strips_of::<legacy::Q8_0>(isa, weights, rows, x, precision, out, scratch),
+        Format::Q2_K => strips_of::<kquants::Q2K>(isa, weights, rows, x, precision, out, scratch),
+        Format::Q3_K => strips_of::<kquants::Q3K>(isa, weights, rows, x, precision, out, scratch),
+        Format::Q4_K => strips_of::<kquants::Q4K>(isa, weights, rows, x, precision, out, scratch),
+        Format::Q5_K => strips_of::<kquants::Q5K>(isa, weights, rows, x, precision, out, scratch),
+        Format::Q6_K => strips_of::<kquants::Q6K>(isa, weights, rows, x, precision, out, scratch),
+        format => panic!("{} has no strips", format.name()),
+    }
+}
+
+/// [`multiply_strips`] of a format.
+fn strips_of<D: strip::Strip + strip::Strip<__m256i>>(
+    isa: Isa,
+    weights: &Weights<'_>,
+    rows: Range<usize>,
+    x: &Activations,
+    precision: Precision,
+    out: &mut OutView<'_>,
+    scratch: &mut Scratch,
+) {
+    // SAFETY: the caller has seen that the CPU has the features.
     unsafe {
-        match weights.format() {
-            Format::Q4_0 => in_strips::<legacy::Q4_0>(isa, weights, rows, x, precision, out, scratch),
-            Format::Q4_1 => in_strips::<legacy::Q4_1>(isa, weights, rows, x, precision, out, scratch),
-            Format::Q5_0 => in_strips::<legacy::Q5_0>(isa, weights, rows, x, precision, out, scratch),
-            Format::Q5_1 => in_strips::<legacy::Q5_1>(isa, weights, rows, x, precision, out, scratch),
-            Format::Q8_0 => in_strips::<legacy::Q8_0>(isa, weights, rows, x, precision, out, scratch),
-            Format::Q2_K => in_strips::<kquants::Q2K>(isa, weights, rows, x, precision, out, scratch),
-            Format::Q3_K => in_strips::<kquants::Q3K>(isa, weights, rows, x, precision, out, scratch),
-            Format::Q4_K => in_strips::<kquants::Q4K>(isa, weights, rows, x, precision, out, scratch),
-            Format::Q5_K => in_strips::<kquants::Q5K>(isa, weights, rows, x, precision, out, scratch),
-            Format::Q6_K => in_strips::<kquants::Q6K>(isa, weights, rows, x, precision, out, scratch),
-            format => panic!("{} has no strips", format.name()),
+        if isa == Isa::Avx2 {
+            in_narrow_strips::<D>(weights, rows, x, precision, out, scratch);
+        } else {
+            in_strips::<D>(isa, weights, rows, x, precision, out, scratch);
+        }
+    }
+}
+
+#[target_feature(enable = "avx2,fma,f16c")]
+fn in_narrow_strips<D: strip::Strip<__m256i>>(
+    weights: &Weights<'_>,
+    rows: Range<usize>,
+    x: &Activations,
+    precision: Precision,
+    out: &mut OutView<'_>,
+    scratch: &mut Scratch,
+) {
+    let narrow = precision == Precision::Int8;
+    // SAFETY: this function has the features.
+    unsafe {
+        if x.tokens() <= FEW {
+            strips::ymm::multiply_few::<D>(weights, rows, x, narrow, out);
+        } else if narrow {
+            gemm::multiply::<D, gemm::ymm::Avx2<true>, gemm::NarrowStrips>(weights, rows, x, out, &mut scratch.gemm);
+        } else {
+            gemm::multiply::<D, gemm::ymm::Avx2<false>, gemm::NarrowStrips>(weights, rows, x, out, &mut scratch.gemm);
         }
     }
 }
@@ -162,9 +203,9 @@ fn in_strips<D: strip::Strip>(
         } else if x.has_quads() {
             strips::multiply_few::<D>(weights, rows, x, narrow, out);
         } else if narrow {
-            gemm::multiply::<D, zmm::Vnni<true>, gemm::Strips>(weights, rows, x, out, &mut scratch.gemm);
+            gemm::multiply::<D, gemm::zmm::Vnni<true>, gemm::Strips>(weights, rows, x, out, &mut scratch.gemm);
         } else {
-            gemm::multiply::<D, zmm::Vnni<false>, gemm::Strips>(weights, rows, x, out, &mut scratch.gemm);
+            gemm::multiply::<D, gemm::zmm::Vnni<false>, gemm::Strips>(weights, rows, x, out, &mut scratch.gemm);
         }
     }
 }
@@ -214,9 +255,11 @@ unsafe fn blocks<D: Decode, const NARROW: bool>(
         tokens if tokens <= FEW => few::multiply::<D, FEW, NARROW>(weights, rows, x, out),
         // SAFETY: the caller's promise.
         _ if vnni => unsafe {
-            gemm::multiply::<D, zmm::Vnni<NARROW>, gemm::Rows>(weights, rows, x, out, &mut scratch.gemm);
+            gemm::multiply::<D, gemm::zmm::Vnni<NARROW>, gemm::Rows>(weights, rows, x, out, &mut scratch.gemm);
         },
         // SAFETY: this function has the features.
-        _ => unsafe { gemm::multiply::<D, ymm::Avx2<NARROW>, gemm::Rows>(weights, rows, x, out, &mut scratch.gemm) },
+        _ => unsafe {
+            gemm::multiply::<D, gemm::ymm::Avx2<NARROW>, gemm::Rows>(weights, rows, x, out, &mut scratch.gemm)
+        },
     }
 }

@@ -2,9 +2,9 @@
 
 use core::arch::x86_64::*;
 
-use super::decode::{Decode, Offsets, Steps, codes, offsets, run_scale, steps};
+use super::decode::{Decode, Offsets, Steps, codes, offsets, run_scale, scaled, steps};
 use super::lanes::{each8, transpose, unrolled};
-use super::strip::{At, Strip, pair};
+use super::strip::{At, Strip, pair, pair_of_eight, twice};
 
 /// Rows of a panel.
 pub(super) const ROWS: usize = 16;
@@ -216,6 +216,67 @@ impl Panel {
                 } else if J % 2 == 1 {
                     // SAFETY: see above.
                     self.steps[J / 2].store_all(pair(unsafe { D::step(at, J - J % 2) }, step));
+                }
+            });
+        }
+    }
+
+    /// As [`Self::unpack`], of half of a strip.
+    ///
+    /// # Safety
+    /// `at` is half of a group of D of `present` blocks.
+    #[target_feature(enable = "avx2,fma,f16c")]
+    pub(super) unsafe fn unpack_half_strip<D: Strip<__m256i>, const NARROW: bool, const BYTES: bool>(
+        &mut self,
+        at: At,
+        present: usize,
+        half: usize,
+    ) {
+        for base in (0..present).step_by(D::PERIOD) {
+            each8!(|PHASE| {
+                if PHASE < D::PERIOD {
+                    let block = base + PHASE;
+                    each8!(|QUAD| {
+                        // SAFETY: the caller's promise, here and below.
+                        let codes = unsafe { D::codes(at, base, PHASE, QUAD) };
+                        if BYTES {
+                            self.codes[8 * block + QUAD].store(half, codes);
+                        } else {
+                            let part = if D::FORMAT.has_half_scales() { 2 * block + QUAD / 4 } else { block };
+                            // SAFETY: see above.
+                            let [even, odd] = scaled::<D>(codes, twice(unsafe { D::integer(at, part) }));
+                            self.codes[16 * block + QUAD].store(half, even);
+                            self.codes[16 * block + 8 + QUAD].store(half, odd);
+                        }
+                    });
+                }
+            });
+        }
+        for run in 0..present / D::FORMAT.run(NARROW) {
+            // SAFETY: see above.
+            self.scales[run].store(half, _mm256_castps_si256(unsafe { D::run_scale(at, run) }));
+        }
+        if BYTES && D::FORMAT.has_integer_scales() {
+            unrolled!(|J| if D::FORMAT.has_half_scales() { 16 } else { 8 } => {
+                // SAFETY: see above.
+                self.integers[J].store(half, twice(unsafe { D::integer(at, J) }));
+            });
+        }
+        each8!(|B| if B < offsets::<D>(present) {
+            // SAFETY: see above.
+            self.offsets[B].store(half, _mm256_castps_si256(unsafe { D::offset(at, B) }));
+        });
+        if D::FORMAT.has_steps() {
+            // SAFETY: see above.
+            self.offsets[0].store(half, _mm256_castps_si256(unsafe { D::offset(at, 0) }));
+            unrolled!(|J| steps::<D>() => {
+                // SAFETY: see above.
+                let step = unsafe { D::step(at, J) };
+                if !BYTES {
+                    self.steps[J].store(half, _mm256_castps_si256(_mm256_cvtepi32_ps(step)));
+                } else if J % 2 == 1 {
+                    // SAFETY: see above.
+                    self.steps[J / 2].store(half, pair_of_eight(unsafe { D::step(at, J - J % 2) }, step));
                 }
             });
         }

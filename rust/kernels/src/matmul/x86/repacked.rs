@@ -1,11 +1,12 @@
 //! Rows as they are stored, turned into strips group by group on their way to the products.
 
 use crate::formats::STRIP;
-use crate::formats::strips::pack_group;
+use crate::formats::strips::{Words, pack_group};
 use crate::matmul::LANES;
 
+use super::decode::Decode;
 use super::lanes::prefetch;
-use super::strip::{At, Strip};
+use super::strip::At;
 
 /// Most bytes of a group of a row: `Q8_0`.
 const MOST: usize = 8 * 34;
@@ -20,14 +21,14 @@ impl Repacked {
     /// Group `index`, which has `present` blocks, of the sixteen rows in `rows`.
     ///
     /// # Safety
-    /// The CPU has AVX-512, and there is such a group.
+    /// The CPU has the instruction set of W, and there is such a group.
     #[inline]
-    #[target_feature(enable = "avx512f,avx2,fma,f16c")]
-    pub(super) unsafe fn group<D: Strip>(&mut self, rows: &[u8], index: usize, present: usize) -> At {
+    #[target_feature(enable = "avx2,fma,f16c")]
+    pub(super) unsafe fn group<D: Decode, W: Words>(&mut self, rows: &[u8], index: usize, present: usize) -> At {
         let from = rows.as_ptr().wrapping_add(index * D::BYTES);
         let group = &mut self.0[..STRIP * (D::BYTES * present / LANES)];
         // SAFETY: the caller's promise.
-        unsafe { pack_group(D::FORMAT, from, rows.len() / STRIP, group) };
+        unsafe { pack_group::<W>(D::FORMAT, from, rows.len() / STRIP, group) };
         // The next group, into the L1 cache.
         for row in 0..STRIP {
             prefetch(from.wrapping_add(D::BYTES + row * (rows.len() / STRIP)), D::BYTES);

@@ -14,15 +14,19 @@ use core::arch::x86_64::*;
 use std::mem::offset_of;
 use std::ops::Range;
 
+use crate::formats::strips::Avx512;
 use crate::formats::{BLOCK, STRIP, Weights};
 use crate::matmul::activations::{Activations, FEW};
 use crate::matmul::codes::{Few, Quads};
 use crate::matmul::{LANES, OutView};
 
+use super::decode::Decode;
 use super::lanes::{each8, unrolled};
 use super::offsets::{add_offsets, bias_of_group, takes_bias_at_once};
 use super::repacked::Repacked;
 use super::strip::{At, Strip};
+
+pub(super) mod ymm;
 
 /// `narrow`: activations have 8 bits. `rows` are rows in strips, or rows behind them whose number is a multiple of 16.
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
@@ -67,7 +71,7 @@ fn multiply<D: Strip, const T: usize, const P: usize>(
                 let at = if in_strips {
                     At::group::<D>(bytes.as_ptr(), index, present)
                 } else {
-                    repacked.group::<D>(bytes, index, present)
+                    repacked.group::<D, Avx512>(bytes, index, present)
                 };
                 accumulate::<D, T, P>(at, present, activations.few(index), &mut results);
             }
@@ -246,8 +250,7 @@ pub(super) fn add_run<const T: usize>(sums: &[__m512i; T], scale: __m512, v: &mu
 
 /// Asks for an eighth of a block of what will be needed, into the L2 cache.
 #[inline]
-#[target_feature(enable = "avx512f")]
-pub(super) fn fetch<D: Strip>(at: At, block: usize, part: usize) {
+pub(super) fn fetch<D: Decode>(at: At, block: usize, part: usize) {
     let bytes = STRIP * D::BYTES / LANES;
     let lines = bytes.div_ceil(64);
     for line in part * lines / 8..(part + 1) * lines / 8 {

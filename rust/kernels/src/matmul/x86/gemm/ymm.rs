@@ -5,18 +5,18 @@
 
 use core::arch::x86_64::*;
 
-use crate::matmul::codes::{Bytes, Group};
+use crate::formats::BLOCK;
+use crate::matmul::codes::{Bytes, Group, Tokens};
 
-use super::decode::{Decode, fits_pairs, offsets, steps, sum_of};
-use super::gemm::{Kernel, Results, Tokens, pair_of, quad_of, two_sums};
-use super::lanes::{load_f32, store_f32};
-use super::panel::Panel;
+use super::{Kernel, Results, two_of, two_sums};
+use crate::matmul::x86::decode::{Decode, fits_pairs, offsets, quads_of_sum, steps, sum_of};
+use crate::matmul::x86::lanes::{each8, load_f32, store_f32};
+use crate::matmul::x86::panel::{Lines, Panel};
+use crate::matmul::x86::products::{Sums, add_bytes, add_scaled, add_words};
 
-/// [token][half of the rows]
-type Sums<const T: usize> = [[__m256i; 2]; T];
 type Values<const T: usize> = [[__m256; 2]; T];
 
-pub(super) struct Avx2<const NARROW: bool>;
+pub(in super::super) struct Avx2<const NARROW: bool>;
 
 impl<const NARROW: bool> Kernel for Avx2<NARROW> {
     const NARROW: bool = NARROW;
@@ -55,26 +55,39 @@ impl<const NARROW: bool> Kernel for Avx2<NARROW> {
 #[target_feature(enable = "avx2,fma,f16c")]
 fn products<D: Decode, const T: usize>(panel: &Panel, present: usize, x: &[Group; T], run: usize) -> Values<T> {
     let mut v = [[_mm256_setzero_ps(); 2]; T];
-    for (index, lines) in panel.codes.chunks(16 * run).take(present / run).enumerate() {
-        let mut sums: Sums<T> = [[_mm256_setzero_si256(); 2]; T];
-        for (pair, lines) in lines.iter().enumerate() {
-            let w = [lines.load(0), lines.load(1)];
-            for t in 0..T {
-                let a = _mm256_set1_epi32(pair_of(&x[t], 16 * run * index + pair));
-                for half in 0..2 {
-                    sums[t][half] = _mm256_add_epi32(sums[t][half], _mm256_madd_epi16(w[half], a));
-                }
-            }
+    for index in 0..present / run {
+        let mut sums: Sums<2, T> = [[_mm256_setzero_si256(); 2]; T];
+        for eight in 2 * run * index..2 * run * (index + 1) {
+            let lines = &panel.codes.as_chunks::<8>().0[eight];
+            let codes = x.as_ptr().cast::<i8>().wrapping_add(BLOCK * eight);
+            each8!(|PAIR| {
+                // SAFETY: the function has the features; the codes of a group are its first bytes, 4 for a pair.
+                unsafe {
+                    add_words::<2, T, { size_of::<Group>() }, { 4 * PAIR }>(
+                        &mut sums,
+                        halves(&lines[PAIR]),
+                        codes,
+                        false,
+                    )
+                };
+            });
         }
         add_run(&mut v, &sums, panel, index);
     }
     v
 }
 
+/// Both halves of the rows.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn halves(lines: &Lines) -> [__m256i; 2] {
+    [lines.load(0), lines.load(1)]
+}
+
 /// v += sums * scales of run `index`.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn add_run<const T: usize>(v: &mut Values<T>, sums: &Sums<T>, panel: &Panel, index: usize) {
+fn add_run<const T: usize>(v: &mut Values<T>, sums: &Sums<2, T>, panel: &Panel, index: usize) {
     let scales = [panel.scales[index].load_f32(0), panel.scales[index].load_f32(1)];
     for t in 0..T {
         for half in 0..2 {
@@ -130,7 +143,7 @@ fn steps_of_groups<D: Decode, const T: usize>(panel: &Panel, x: &[Group; T]) -> 
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
 fn whole_steps<D: Decode, const T: usize>(panel: &Panel, x: &[Bytes; T]) -> Values<T> {
-    let mut m: Sums<T> = [[_mm256_setzero_si256(); 2]; T];
+    let mut m: Sums<2, T> = [[_mm256_setzero_si256(); 2]; T];
     for two in 0..steps::<D>() / 2 {
         for t in 0..T {
             let sums = _mm256_set1_epi32(two_sums::<D>(&x[t], two));
@@ -148,49 +161,34 @@ fn whole_steps<D: Decode, const T: usize>(panel: &Panel, x: &[Bytes; T]) -> Valu
     values
 }
 
-/// Quads of columns whose products fit int16 and share an integer scale.
-const fn quads<D: Decode>() -> usize {
-    let most = if D::FORMAT.has_half_scales() { 4 } else { 8 };
-    let mut quads = 2;
-    while quads < most && 2 * quads as i32 * 2 * 127 * D::MOST <= i16::MAX as i32 {
-        quads *= 2;
-    }
-    quads
-}
-
 /// As [`products`], of panels of bytes: a group of a K-quant is one run, and so is a block of the other formats.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
 fn byte_products<D: Decode, const T: usize>(panel: &Panel, present: usize, x: &[Bytes; T]) -> Values<T> {
-    let one = [_mm256_set1_epi16(1); 2];
     let mut v = [[_mm256_setzero_ps(); 2]; T];
-    let mut sums: Sums<T> = [[_mm256_setzero_si256(); 2]; T];
+    let mut sums: Sums<2, T> = [[_mm256_setzero_si256(); 2]; T];
     for block in 0..present {
-        for first in (0..8).step_by(quads::<D>()) {
-            let mut short: Sums<T> = [[_mm256_setzero_si256(); 2]; T];
-            for quad in 8 * block + first..8 * block + first + quads::<D>() {
-                let w = [panel.codes[quad].load(0), panel.codes[quad].load(1)];
-                for t in 0..T {
-                    let a = _mm256_set1_epi32(quad_of(&x[t], quad));
-                    for half in 0..2 {
-                        short[t][half] = _mm256_add_epi16(short[t][half], _mm256_maddubs_epi16(w[half], a));
-                    }
-                }
-            }
-            let scale = if D::FORMAT.has_half_scales() {
-                let line = &panel.integers[2 * block + first / 4];
-                [line.load(0), line.load(1)]
-            } else if D::FORMAT.has_integer_scales() {
-                [panel.integers[block].load(0), panel.integers[block].load(1)]
-            } else {
-                one
+        let lines = &panel.codes.as_chunks::<8>().0[block];
+        let codes = x.as_ptr().cast::<i8>().wrapping_add(BLOCK * block);
+        let mut short: Sums<2, T> = [[_mm256_setzero_si256(); 2]; T];
+        each8!(|QUAD| {
+            let first = QUAD % quads_of_sum::<D>() == 0;
+            // SAFETY: the function has the features, here and below; the codes of a group are its first bytes.
+            unsafe {
+                add_bytes::<2, T, { size_of::<Bytes>() }, { 4 * QUAD }>(&mut short, halves(&lines[QUAD]), codes, first)
             };
-            for t in 0..T {
-                for half in 0..2 {
-                    sums[t][half] = _mm256_add_epi32(sums[t][half], _mm256_madd_epi16(short[t][half], scale[half]));
-                }
+            if (QUAD + 1) % quads_of_sum::<D>() == 0 {
+                let scales = if D::FORMAT.has_half_scales() {
+                    halves(&panel.integers[2 * block + QUAD / 4])
+                } else if D::FORMAT.has_integer_scales() {
+                    halves(&panel.integers[block])
+                } else {
+                    [_mm256_set1_epi16(1); 2]
+                };
+                // SAFETY: see above.
+                unsafe { add_scaled(&mut sums, &short, scales) };
             }
-        }
+        });
         if D::BIAS != 0 {
             take_bias::<D, T>(&mut sums, panel, block, x);
         }
@@ -208,7 +206,7 @@ fn byte_products<D: Decode, const T: usize>(panel: &Panel, present: usize, x: &[
 /// Takes off what the bias of a block's codes added: bias * integer scale * sum of the activations.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn take_bias<D: Decode, const T: usize>(sums: &mut Sums<T>, panel: &Panel, block: usize, x: &[Bytes; T]) {
+fn take_bias<D: Decode, const T: usize>(sums: &mut Sums<2, T>, panel: &Panel, block: usize, x: &[Bytes; T]) {
     for half in 0..2 {
         // Biased formats with integer scales have one for each half block.
         let scales = if D::FORMAT.has_half_scales() {
@@ -219,8 +217,8 @@ fn take_bias<D: Decode, const T: usize>(sums: &mut Sums<T>, panel: &Panel, block
         };
         let bias = _mm256_mullo_epi16(scales, _mm256_set1_epi16(D::BIAS as i16));
         for t in 0..T {
-            let pair = i32::from(x[t].halves[2 * block]) & 0xffff | i32::from(x[t].halves[2 * block + 1]) << 16;
-            sums[t][half] = _mm256_sub_epi32(sums[t][half], _mm256_madd_epi16(bias, _mm256_set1_epi32(pair)));
+            let two = _mm256_set1_epi32(two_of(&x[t].halves, block));
+            sums[t][half] = _mm256_sub_epi32(sums[t][half], _mm256_madd_epi16(bias, two));
         }
     }
 }

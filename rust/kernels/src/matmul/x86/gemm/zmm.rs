@@ -4,11 +4,11 @@
 
 use core::arch::x86_64::*;
 
-use crate::matmul::codes::{Bytes, Group};
+use crate::matmul::codes::{Bytes, Group, Tokens};
 
-use super::decode::{Decode, offsets, steps, sum_of};
-use super::gemm::{Kernel, Results, Tokens, pair_of, quad_of, two_sums};
-use super::panel::Panel;
+use super::{Kernel, Results, pair_of, quad_of, two_sums};
+use crate::matmul::x86::decode::{Decode, offsets, steps, sum_of};
+use crate::matmul::x86::panel::Panel;
 
 /// Panels of a tile: 2 x 6 accumulators hide the latency of the products, five cycles at two a cycle.
 const PANELS: usize = 2;
@@ -17,7 +17,7 @@ const PANELS: usize = 2;
 type Sums<const R: usize, const T: usize> = [[__m512i; R]; T];
 type Values<const R: usize, const T: usize> = [[__m512; R]; T];
 
-pub(super) struct Vnni<const NARROW: bool>;
+pub(in super::super) struct Vnni<const NARROW: bool>;
 
 impl<const NARROW: bool> Kernel for Vnni<NARROW> {
     const NARROW: bool = NARROW;
