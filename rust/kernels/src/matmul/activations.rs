@@ -6,7 +6,7 @@ use crate::formats::{BLOCK, Weights};
 use crate::isa::Isa;
 use crate::room::room;
 
-use super::codes::{Bytes, Few, Group, Quads, Tokens, write_bytes, write_group, write_quads};
+use super::codes::{Bytes, Few, Group, Quads, write_bytes, write_group, write_quads};
 use super::tiled::{self, Step, Sums};
 use super::{GROUP, LANES, Mode};
 
@@ -49,7 +49,7 @@ impl Needs {
     pub fn of(isa: Isa, weights: &[Weights<'_>], mode: Mode) -> Self {
         let precision = |weights: &Weights<'_>| mode.precision(weights.format());
         let strips = |weights: &Weights<'_>| weights.format().has_strips() && precision(weights).is_some();
-        let quads = if !matches!(isa, Isa::Avx512Vnni | Isa::Amx) || !weights.iter().any(strips) {
+        let quads = if !isa.reads_strips() || !weights.iter().any(strips) {
             0
         } else if isa == Isa::Amx && weights.iter().any(|weights| weights.packed_rows() > 0) {
             TILE
@@ -131,13 +131,13 @@ impl Activations {
         room(&mut self.sums, tiles, || UnsafeCell::new(Sums::ZERO));
         let steps = tiles * self.steps_of_group();
         room(&mut self.steps, steps, || UnsafeCell::new(Step::ZERO));
+        let groups = if needs.blocks.is_some() && !self.tiled { tokens * cols.div_ceil(GROUP) } else { 0 };
         // Kernels for few tokens read as many as they are made for, from the last group on, too.
-        let groups = if needs.blocks.is_some() && !self.tiled { tokens * cols.div_ceil(GROUP) + TILE } else { 0 };
-        room(&mut self.groups, groups, || UnsafeCell::new(Group::ZERO));
+        let few = if self.has_quads() { groups + TILE } else { 0 };
+        room(&mut self.groups, groups.max(few), || UnsafeCell::new(Group::ZERO));
         let bytes = if needs.blocks == Some(Precision::Int8) { groups } else { 0 };
         room(&mut self.bytes, bytes, || UnsafeCell::new(Bytes::ZERO));
-        let quads = if self.has_quads() { groups } else { 0 };
-        room(&mut self.quads, quads, || UnsafeCell::new(Quads::ZERO));
+        room(&mut self.quads, few, || UnsafeCell::new(Quads::ZERO));
     }
 
     /// Rows in the batch.
@@ -341,22 +341,6 @@ impl Activations {
         // SAFETY: cells have the layout of what they hold, there are T of each, all were initialised, and the contract of
         // `write_tile` excludes a writer.
         unsafe { Few { groups: &*groups.as_ptr().cast(), quads: &*quads.as_ptr().cast() } }
-    }
-
-    /// Group `index` of columns of T tokens, at most 16. Those behind the last token are anything.
-    ///
-    /// # Panics
-    /// When the batch has more tokens than T.
-    #[cfg(target_arch = "x86_64")]
-    pub(super) fn first_tokens<const T: usize>(&self, index: usize) -> Tokens<'_, T> {
-        const { assert!(T <= TILE, "room behind the last group is for TILE tokens") };
-        assert!(self.needs.blocks.is_some() && !self.tiled, "these activations have no integer codes");
-        assert!(self.tokens <= T, "{} tokens are more than {T}", self.tokens);
-        let first = index * self.tokens;
-        let groups = self.groups[first..][..T].as_ptr();
-        let bytes = (self.needs.blocks == Some(Precision::Int8)).then(|| self.bytes[first..][..T].as_ptr());
-        // SAFETY: as for `few`.
-        unsafe { Tokens { groups: &*groups.cast(), bytes: bytes.map(|bytes| &*bytes.cast()) } }
     }
 
     /// As [`Self::groups`], in bytes.

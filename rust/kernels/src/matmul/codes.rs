@@ -42,15 +42,7 @@ pub(crate) struct Quads {
     pub blocks16: [i16; LANES],
 }
 
-/// A group of columns of T tokens.
-#[derive(Clone, Copy)]
-pub(crate) struct Tokens<'a, const T: usize> {
-    pub groups: &'a [Group; T],
-    /// The codes as bytes, for activations of 8 bits.
-    pub bytes: Option<&'a [Bytes; T]>,
-}
-
-/// A group of columns of T tokens, for kernels of AVX-512 and weights in strips.
+/// A group of columns of T tokens, for weights in strips.
 #[derive(Clone, Copy)]
 pub(crate) struct Few<'a, const T: usize> {
     pub groups: &'a [Group; T],

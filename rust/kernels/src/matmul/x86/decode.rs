@@ -130,11 +130,11 @@ pub(super) const fn fits_pairs<D: Decode>() -> bool {
     D::MOST * 127 * 2 <= i16::MAX as i32
 }
 
-/// Quads of columns whose products with 8-bit activations fit int16 together, and share an integer scale.
-pub(super) const fn quads_of_sum<D: Decode>() -> usize {
+/// Quads of columns whose products with codes of activations up to `largest` fit int16 together, and share an integer scale.
+pub(super) const fn quads_of_sum<D: Decode>(largest: i32) -> usize {
     let most = if D::FORMAT.has_half_scales() { 4 } else { 8 };
     let mut quads = 2;
-    while quads < most && 2 * quads as i32 * 2 * 127 * D::MOST <= i16::MAX as i32 {
+    while quads < most && 2 * quads as i32 * 2 * largest * D::MOST <= i16::MAX as i32 {
         quads *= 2;
     }
     quads

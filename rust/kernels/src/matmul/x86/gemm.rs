@@ -14,7 +14,7 @@ use std::ops::Range;
 
 use crate::formats::{BLOCK, STRIP, Weights};
 use crate::matmul::activations::Activations;
-use crate::matmul::codes::{Bytes, Group, Tokens};
+use crate::matmul::codes::{Bytes, Group};
 use crate::matmul::{LANES, OutView};
 
 use super::decode::Decode;
@@ -42,6 +42,14 @@ pub(super) struct Scratch {
 #[derive(Clone, Copy, Default)]
 #[repr(align(64))]
 pub(super) struct Results(pub(super) [[f32; 8]; 2]);
+
+/// One group of columns of T tokens.
+#[derive(Clone, Copy)]
+pub(super) struct Tokens<'a, const T: usize> {
+    pub groups: &'a [Group; T],
+    /// The codes as bytes, for activations of 8 bits.
+    pub bytes: Option<&'a [Bytes; T]>,
+}
 
 /// The inner loops of an instruction set and a precision.
 pub(super) trait Kernel {

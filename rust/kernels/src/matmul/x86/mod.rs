@@ -63,8 +63,8 @@ pub(super) fn multiply(
     assert!(!vnni || isa.is_available(), "this CPU has no {}", isa.name());
     if let Some(precision) = precision
         && weights.format().has_strips()
+        && x.has_quads()
         && x.tokens() <= FEW
-        && (x.has_quads() || !vnni)
     {
         // What makes whole strips becomes strips on the way.
         let end = rows.start + rows.len() / STRIP * STRIP;
@@ -169,7 +169,7 @@ fn in_narrow_strips<D: strip::Strip<__m256i>>(
     let narrow = precision == Precision::Int8;
     // SAFETY: this function has the features.
     unsafe {
-        if x.tokens() <= FEW {
+        if x.has_quads() {
             strips::ymm::multiply_few::<D>(weights, rows, x, narrow, out);
         } else if narrow {
             gemm::multiply::<D, gemm::ymm::Avx2<true>, gemm::NarrowStrips>(weights, rows, x, out, &mut scratch.gemm);

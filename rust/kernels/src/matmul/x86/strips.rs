@@ -60,7 +60,7 @@ fn multiply<D: Strip, const T: usize, const P: usize>(
     let (blocks, tokens) = (weights.cols() / BLOCK, activations.tokens());
     let in_strips = rows.start < weights.packed_rows();
     assert!(in_strips || rows.len().is_multiple_of(STRIP), "rows {rows:?} are no strips");
-    let mut repacked = Repacked::EMPTY;
+    let mut repacked = (!in_strips).then_some(Repacked::EMPTY);
     for first in (weights.first_with(rows.start)..rows.end).step_by(STRIP) {
         let bytes = if in_strips { weights.strip(first / STRIP) } else { weights.rows_bytes(first..first + STRIP) };
         let mut results = [_mm512_setzero_ps(); T];
@@ -68,10 +68,9 @@ fn multiply<D: Strip, const T: usize, const P: usize>(
             let present = LANES.min(blocks - index * LANES);
             // SAFETY: a strip and its rows have all groups, `present` blocks in this one.
             unsafe {
-                let at = if in_strips {
-                    At::group::<D>(bytes.as_ptr(), index, present)
-                } else {
-                    repacked.group::<D, Avx512>(bytes, index, present)
+                let at = match &mut repacked {
+                    None => At::group::<D>(bytes.as_ptr(), index, present),
+                    Some(repacked) => repacked.group::<D, Avx512>(bytes, index, present),
                 };
                 accumulate::<D, T, P>(at, present, activations.few(index), &mut results);
             }

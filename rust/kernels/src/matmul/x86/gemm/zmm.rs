@@ -4,9 +4,9 @@
 
 use core::arch::x86_64::*;
 
-use crate::matmul::codes::{Bytes, Group, Tokens};
+use crate::matmul::codes::{Bytes, Group};
 
-use super::{Kernel, Results, pair_of, quad_of, two_sums};
+use super::{Kernel, Results, Tokens, pair_of, quad_of, two_sums};
 use crate::matmul::x86::decode::{Decode, offsets, steps, sum_of};
 use crate::matmul::x86::panel::Panel;
 

@@ -8,14 +8,15 @@
 //! ```
 
 use core::arch::x86_64::*;
+use std::mem::offset_of;
 use std::ops::Range;
 
 use crate::formats::strips::Avx2;
 use crate::formats::{BLOCK, STRIP, Weights};
 use crate::matmul::activations::{Activations, FEW};
-use crate::matmul::codes::{Bytes, Group, Tokens};
+use crate::matmul::codes::{Few, Group, Quads};
 use crate::matmul::x86::decode::{fits_pairs, offsets, quads_of_sum, steps, sum_of};
-use crate::matmul::x86::gemm::{two_of, two_sums};
+use crate::matmul::x86::gemm::two_of;
 use crate::matmul::x86::lanes::{each8, store_f32, unrolled, widen};
 use crate::matmul::x86::products::{Sums, add_bytes, add_scaled, add_words};
 use crate::matmul::x86::repacked::Repacked;
@@ -37,20 +38,21 @@ pub(in super::super) fn multiply_few<D: Strip<__m256i>>(
     out: &mut OutView<'_>,
 ) {
     match (x.tokens(), narrow) {
-        (1, true) => multiply::<D, 2, 1, true>(weights, rows, x, out),
-        (2, true) => multiply::<D, 2, 2, true>(weights, rows, x, out),
-        (3..=4, true) => multiply::<D, 2, 4, true>(weights, rows, x, out),
-        (_, true) => multiply::<D, 1, FEW, true>(weights, rows, x, out),
-        (1, false) => multiply::<D, 2, 1, false>(weights, rows, x, out),
-        (2, false) => multiply::<D, 2, 2, false>(weights, rows, x, out),
-        (3..=4, false) => multiply::<D, 2, 4, false>(weights, rows, x, out),
-        (_, false) => multiply::<D, 1, FEW, false>(weights, rows, x, out),
+        (1, true) => multiply::<D, 2, 1, 1>(weights, rows, x, out),
+        (2, true) => multiply::<D, 2, 2, 1>(weights, rows, x, out),
+        (3..=4, true) => multiply::<D, 2, 4, 1>(weights, rows, x, out),
+        (_, true) => multiply::<D, 1, FEW, 1>(weights, rows, x, out),
+        (1, false) => multiply::<D, 2, 1, 2>(weights, rows, x, out),
+        (2, false) => multiply::<D, 2, 2, 2>(weights, rows, x, out),
+        (3..=4, false) => multiply::<D, 2, 4, 2>(weights, rows, x, out),
+        (_, false) => multiply::<D, 1, FEW, 2>(weights, rows, x, out),
     }
 }
 
-/// Products with at most T tokens, R halves of a strip at a time. Absent tokens are anything: their results are not written.
+/// Products with at most T tokens, whose codes have P planes, R halves of a strip at a time. Absent tokens are anything:
+/// their results are not written.
 #[target_feature(enable = "avx2,fma,f16c")]
-fn multiply<D: Strip<__m256i>, const R: usize, const T: usize, const NARROW: bool>(
+fn multiply<D: Strip<__m256i>, const R: usize, const T: usize, const P: usize>(
     weights: &Weights<'_>,
     rows: Range<usize>,
     activations: &Activations,
@@ -59,23 +61,22 @@ fn multiply<D: Strip<__m256i>, const R: usize, const T: usize, const NARROW: boo
     let (blocks, tokens) = (weights.cols() / BLOCK, activations.tokens());
     let in_strips = rows.start < weights.packed_rows();
     assert!(in_strips || rows.len().is_multiple_of(STRIP), "rows {rows:?} are no strips");
-    let mut repacked = Repacked::EMPTY;
+    let mut repacked = (!in_strips).then_some(Repacked::EMPTY);
     for first in (weights.first_with(rows.start)..rows.end).step_by(STRIP) {
         let bytes = if in_strips { weights.strip(first / STRIP) } else { weights.rows_bytes(first..first + STRIP) };
         let mut results = [[[_mm256_setzero_ps(); R]; T]; 2];
         for index in 0..blocks.div_ceil(LANES) {
             let present = LANES.min(blocks - index * LANES);
+            let x = activations.few(index);
             // SAFETY: a strip and its rows have all groups, `present` blocks in this one.
             unsafe {
-                let at = if in_strips {
-                    At::group::<D>(bytes.as_ptr(), index, present)
-                } else {
-                    repacked.group::<D, Avx2>(bytes, index, present)
+                let at = match &mut repacked {
+                    None => At::group::<D>(bytes.as_ptr(), index, present),
+                    Some(repacked) => repacked.group::<D, Avx2>(bytes, index, present),
                 };
-                let x = activations.first_tokens(index);
-                accumulate::<D, R, T, NARROW>(at, present, x, &mut results[0]);
+                accumulate::<D, R, T, P>(at, present, x, &mut results[0]);
                 if R == 1 {
-                    accumulate::<D, R, T, NARROW>(at.half(1), present, x, &mut results[1]);
+                    accumulate::<D, R, T, P>(at.half(1), present, x, &mut results[1]);
                 }
             }
         }
@@ -96,21 +97,22 @@ fn multiply<D: Strip<__m256i>, const R: usize, const T: usize, const NARROW: boo
 /// `at` is a group of D of `present` blocks, or its second half if R is one.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn accumulate<D: Strip<__m256i>, const R: usize, const T: usize, const NARROW: bool>(
+unsafe fn accumulate<D: Strip<__m256i>, const R: usize, const T: usize, const P: usize>(
     at: At,
     present: usize,
-    x: Tokens<'_, T>,
+    x: Few<'_, T>,
     results: &mut Values<R, T>,
 ) {
     // SAFETY: the caller's promise.
     let mut v = unsafe {
-        match x.bytes {
-            Some(bytes) if NARROW && fits_pairs::<D>() => byte_products::<D, R, T>(at, present, bytes),
-            _ => products::<D, R, T>(at, present, x.groups, D::FORMAT.run(NARROW)),
+        if fits_pairs::<D>() {
+            products_of_planes::<D, R, T, P>(at, present, x)
+        } else {
+            products_of_words::<D, R, T>(at, present, x)
         }
     };
     // SAFETY: as above.
-    unsafe { add_offsets::<D, R, T>(at, present, x, &mut v) };
+    unsafe { add_offsets::<D, R, T, P>(at, present, x, &mut v) };
     for t in 0..T {
         let scale = _mm256_set1_ps(x.groups[t].scale);
         for r in 0..R {
@@ -119,72 +121,132 @@ unsafe fn accumulate<D: Strip<__m256i>, const R: usize, const T: usize, const NA
     }
 }
 
-/// Sums of the runs times their scales.
+/// Sums of the runs times their scales: codes as 16-bit numbers, of formats without integer scales.
 ///
 /// # Safety
 /// As for [`accumulate`].
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn products<D: Strip<__m256i>, const R: usize, const T: usize>(
+unsafe fn products_of_words<D: Strip<__m256i>, const R: usize, const T: usize>(
     at: At,
     present: usize,
-    x: &[Group; T],
-    run: usize,
+    x: Few<'_, T>,
 ) -> Values<R, T> {
+    debug_assert!(D::PERIOD == 1 && !D::FORMAT.has_integer_scales(), "each block is a run");
+    const NEXT: usize = size_of::<Group>();
+    let mut v = [[_mm256_setzero_ps(); R]; T];
+    for block in 0..present {
+        let mut sums = bias_of_block::<D, R, T>(block, x);
+        // The codes of a group are its first bytes, those of even columns of a block first.
+        let codes = x.groups.as_ptr().cast::<i8>().wrapping_add(2 * BLOCK * block);
+        each8!(|QUAD| {
+            fetch::<D>(at, block, QUAD);
+            let mut w = [[_mm256_setzero_si256(); R]; 2];
+            for r in 0..R {
+                // SAFETY: the caller's promise, here and below.
+                [w[0][r], w[1][r]] = widen(unsafe { D::codes(at.half(r), block, 0, QUAD) });
+            }
+            // SAFETY: see above.
+            unsafe {
+                add_words::<R, T, NEXT, { 4 * QUAD }>(&mut sums, w[0], codes, false);
+                add_words::<R, T, NEXT, { BLOCK + 4 * QUAD }>(&mut sums, w[1], codes, false);
+            }
+        });
+        // SAFETY: see above.
+        unsafe { add_run::<D, R, T>(at, block, &sums, &mut v) };
+    }
+    v
+}
+
+/// Adds the products of a block with some planes of the codes to the sums. A macro, since compilers do not inline functions
+/// of this size.
+macro_rules! add_planes {
+    ($sums:ident, $at:ident, ($base:ident, $phase:ident), $x:ident, low $low:expr, high $high:expr) => {{
+        const NEXT: usize = size_of::<Quads>();
+        const HIGH: usize = offset_of!(Quads, high);
+        let quads = quads_of_sum::<D>(if P == 1 { 127 } else { 64 });
+        let block = $base + $phase;
+        // The codes of a plane are its first bytes.
+        let codes = $x.quads.as_ptr().cast::<i8>().wrapping_add(BLOCK * $base);
+        let mut low: Sums<R, T> = [[_mm256_setzero_si256(); R]; T];
+        let mut high = low;
+        each8!(|QUAD| {
+            if $low {
+                fetch::<D>($at, block, QUAD);
+            }
+            let mut w = [_mm256_setzero_si256(); R];
+            for r in 0..R {
+                w[r] = D::codes($at.half(r), $base, $phase, QUAD);
+            }
+            let first = QUAD % quads == 0;
+            if $low {
+                add_bytes::<R, T, NEXT, { BLOCK * $phase + 4 * QUAD }>(&mut low, w, codes, first);
+            }
+            if $high {
+                add_bytes::<R, T, NEXT, { HIGH + BLOCK * $phase + 4 * QUAD }>(&mut high, w, codes, first);
+            }
+            if (QUAD + 1) % quads == 0 {
+                let mut scales = [_mm256_set1_epi16(1); R];
+                if D::FORMAT.has_integer_scales() {
+                    let part = if D::FORMAT.has_half_scales() { 2 * block + QUAD / 4 } else { block };
+                    for r in 0..R {
+                        scales[r] = twice(D::integer($at.half(r), part));
+                    }
+                }
+                if $low {
+                    add_scaled(&mut $sums, &low, scales);
+                }
+                if $high {
+                    for r in 0..R {
+                        scales[r] = _mm256_slli_epi16::<7>(scales[r]);
+                    }
+                    add_scaled(&mut $sums, &high, scales);
+                }
+            }
+        });
+    }};
+}
+
+/// As [`products_of_words`], of codes in planes of bytes.
+///
+/// # Safety
+/// As for [`accumulate`].
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn products_of_planes<D: Strip<__m256i>, const R: usize, const T: usize, const P: usize>(
+    at: At,
+    present: usize,
+    x: Few<'_, T>,
+) -> Values<R, T> {
+    let run = D::FORMAT.run(P == 1);
+    let bias_at_once = D::FORMAT.has_integer_scales() && P == 1;
     let mut v = [[_mm256_setzero_ps(); R]; T];
     let mut sums: Sums<R, T> = [[_mm256_setzero_si256(); R]; T];
+    if D::BIAS != 0 && bias_at_once {
+        // SAFETY: the caller's promise, here and below.
+        sums = unsafe { bias_of_group::<D, R, T>(at, x) };
+    }
     for base in (0..present).step_by(D::PERIOD) {
         each8!(|PHASE| {
             if PHASE < D::PERIOD {
                 let block = base + PHASE;
-                let mut words: Sums<R, T> = [[_mm256_setzero_si256(); R]; T];
-                each8!(|QUAD| {
-                    if D::BIAS != 0 && (QUAD == 0 || D::FORMAT.has_half_scales() && QUAD == 4) {
-                        // The products start at what the bias adds to them, taken off.
-                        for t in 0..T {
-                            let sum = if D::FORMAT.has_half_scales() {
-                                &x[t].halves[2 * block + QUAD / 4]
-                            } else {
-                                &x[t].blocks[block]
-                            };
-                            let sum = _mm256_cvtps_epi32(_mm256_broadcast_ss(sum));
-                            words[t] = [_mm256_mullo_epi32(sum, _mm256_set1_epi32(-D::BIAS)); R];
+                if D::BIAS != 0 && !D::FORMAT.has_integer_scales() {
+                    sums = bias_of_block::<D, R, T>(block, x);
+                } else if D::BIAS != 0 && !bias_at_once {
+                    // SAFETY: see above.
+                    unsafe { add_bias_of_halves::<D, R, T>(at, block, x, &mut sums) };
+                }
+                // SAFETY: see above.
+                unsafe {
+                    if R * T * P > 8 {
+                        // More sums than registers.
+                        add_planes!(sums, at, (base, PHASE), x, low true, high false);
+                        if P > 1 {
+                            add_planes!(sums, at, (base, PHASE), x, low false, high true);
                         }
+                    } else {
+                        add_planes!(sums, at, (base, PHASE), x, low true, high P > 1);
                     }
-                    fetch::<D>(at, block, QUAD);
-                    let mut w = [[_mm256_setzero_si256(); R]; 2];
-                    for r in 0..R {
-                        // SAFETY: the caller's promise, here and below.
-                        let codes = unsafe { D::codes(at.half(r), base, PHASE, QUAD) };
-                        [w[0][r], w[1][r]] = widen(codes);
-                    }
-                    let codes = x.as_ptr().cast::<i8>().wrapping_add(2 * BLOCK * base);
-                    // SAFETY: see above; the codes of a group are its first bytes, in each block those of even columns first.
-                    unsafe {
-                        let [even, odd] = w;
-                        add_words::<R, T, { size_of::<Group>() }, { 2 * BLOCK * PHASE + 4 * QUAD }>(
-                            &mut words, even, codes, false,
-                        );
-                        add_words::<R, T, { size_of::<Group>() }, { 2 * BLOCK * PHASE + BLOCK + 4 * QUAD }>(
-                            &mut words, odd, codes, false,
-                        );
-                    }
-                    let part_ends = QUAD == 7 || D::FORMAT.has_half_scales() && QUAD == 3;
-                    if part_ends && D::FORMAT.has_integer_scales() {
-                        let part = if D::FORMAT.has_half_scales() { 2 * block + QUAD / 4 } else { block };
-                        for r in 0..R {
-                            // SAFETY: see above.
-                            let integer = unsafe { D::integer(at.half(r), part) };
-                            for t in 0..T {
-                                let scaled = _mm256_mullo_epi32(words[t][r], integer);
-                                sums[t][r] = _mm256_add_epi32(sums[t][r], scaled);
-                                words[t][r] = _mm256_setzero_si256();
-                            }
-                        }
-                    }
-                });
-                if !D::FORMAT.has_integer_scales() {
-                    sums = words;
                 }
                 if block % run == run - 1 {
                     // SAFETY: see above.
@@ -218,93 +280,58 @@ unsafe fn add_run<D: Strip<__m256i>, const R: usize, const T: usize>(
     }
 }
 
-/// As [`products`], of codes of 8 bits: a group of a K-quant is one run, and so is a block of the other formats.
-///
-/// # Safety
-/// As for [`accumulate`].
+/// What the bias adds to the products of a block with each token, taken off.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn byte_products<D: Strip<__m256i>, const R: usize, const T: usize>(
-    at: At,
-    present: usize,
-    x: &[Bytes; T],
-) -> Values<R, T> {
-    let mut v = [[_mm256_setzero_ps(); R]; T];
+fn bias_of_block<D: Strip<__m256i>, const R: usize, const T: usize>(block: usize, x: Few<'_, T>) -> Sums<R, T> {
     let mut sums: Sums<R, T> = [[_mm256_setzero_si256(); R]; T];
-    if D::BIAS != 0 && D::FORMAT.has_integer_scales() {
-        // SAFETY: the caller's promise, here and below.
-        sums = unsafe { bias_of_group::<D, R, T>(at, x) };
+    if D::BIAS != 0 {
+        for t in 0..T {
+            let sum = _mm256_set1_epi32(x.quads[t].blocks[block]);
+            sums[t] = [_mm256_mullo_epi32(sum, _mm256_set1_epi32(-D::BIAS)); R];
+        }
     }
-    for base in (0..present).step_by(D::PERIOD) {
-        each8!(|PHASE| {
-            if PHASE < D::PERIOD {
-                let block = base + PHASE;
-                let mut short: Sums<R, T> = [[_mm256_setzero_si256(); R]; T];
-                each8!(|QUAD| {
-                    fetch::<D>(at, block, QUAD);
-                    let mut w = [_mm256_setzero_si256(); R];
-                    for r in 0..R {
-                        // SAFETY: see above.
-                        w[r] = unsafe { D::codes(at.half(r), base, PHASE, QUAD) };
-                    }
-                    let codes = x.as_ptr().cast::<i8>().wrapping_add(BLOCK * base);
-                    // SAFETY: see above; the codes of a group are its first bytes.
-                    unsafe {
-                        let first = QUAD % quads_of_sum::<D>() == 0;
-                        add_bytes::<R, T, { size_of::<Bytes>() }, { BLOCK * PHASE + 4 * QUAD }>(
-                            &mut short, w, codes, first,
-                        );
-                    }
-                    if (QUAD + 1) % quads_of_sum::<D>() == 0 {
-                        let mut scales = [_mm256_set1_epi16(1); R];
-                        if D::FORMAT.has_integer_scales() {
-                            let part = if D::FORMAT.has_half_scales() { 2 * block + QUAD / 4 } else { block };
-                            for r in 0..R {
-                                // SAFETY: see above.
-                                scales[r] = twice(unsafe { D::integer(at.half(r), part) });
-                            }
-                        }
-                        // SAFETY: see above.
-                        unsafe { add_scaled(&mut sums, &short, scales) };
-                    }
-                });
-                if !D::FORMAT.has_integer_scales() {
-                    if D::BIAS != 0 {
-                        for t in 0..T {
-                            let bias = _mm256_set1_epi32(D::BIAS * i32::from(x[t].blocks[block]));
-                            for r in 0..R {
-                                sums[t][r] = _mm256_sub_epi32(sums[t][r], bias);
-                            }
-                        }
-                    }
-                    // SAFETY: see above.
-                    unsafe { add_run::<D, R, T>(at, block, &sums, &mut v) };
-                    sums = [[_mm256_setzero_si256(); R]; T];
-                }
-            }
-        });
-    }
-    if D::FORMAT.has_integer_scales() {
-        // SAFETY: see above.
-        unsafe { add_run::<D, R, T>(at, 0, &sums, &mut v) };
-    }
-    v
+    sums
 }
 
-/// What the bias adds to the products of a group with each token, taken off; of formats with a scale for half a block.
+/// The same of a block whose halves have integer scales, added to sums.
 ///
 /// # Safety
 /// As for [`accumulate`].
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn bias_of_group<D: Strip<__m256i>, const R: usize, const T: usize>(at: At, x: &[Bytes; T]) -> Sums<R, T> {
+unsafe fn add_bias_of_halves<D: Strip<__m256i>, const R: usize, const T: usize>(
+    at: At,
+    block: usize,
+    x: Few<'_, T>,
+    sums: &mut Sums<R, T>,
+) {
+    for half in 2 * block..2 * block + 2 {
+        for r in 0..R {
+            // SAFETY: the caller's promise.
+            let integer = unsafe { D::integer(at.half(r), half) };
+            for t in 0..T {
+                let sum = _mm256_set1_epi32(-D::BIAS * x.quads[t].halves[half]);
+                sums[t][r] = _mm256_add_epi32(sums[t][r], _mm256_mullo_epi32(integer, sum));
+            }
+        }
+    }
+}
+
+/// The same of a whole group, of codes of 8 bits.
+///
+/// # Safety
+/// As for [`accumulate`].
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn bias_of_group<D: Strip<__m256i>, const R: usize, const T: usize>(at: At, x: Few<'_, T>) -> Sums<R, T> {
     let mut sums: Sums<R, T> = [[_mm256_setzero_si256(); R]; T];
     each8!(|BLOCK| {
         for r in 0..R {
             // SAFETY: the caller's promise.
             let scales = unsafe { pair(D::integer(at.half(r), 2 * BLOCK), D::integer(at.half(r), 2 * BLOCK + 1)) };
             for t in 0..T {
-                let two = _mm256_set1_epi32(two_of(&x[t].halves, BLOCK));
+                let two = _mm256_set1_epi32(two_of(&x.quads[t].halves16, BLOCK));
                 sums[t][r] = _mm256_add_epi32(sums[t][r], _mm256_madd_epi16(scales, two));
             }
         }
@@ -323,10 +350,10 @@ unsafe fn bias_of_group<D: Strip<__m256i>, const R: usize, const T: usize>(at: A
 /// As for [`accumulate`].
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn add_offsets<D: Strip<__m256i>, const R: usize, const T: usize>(
+unsafe fn add_offsets<D: Strip<__m256i>, const R: usize, const T: usize, const P: usize>(
     at: At,
     present: usize,
-    x: Tokens<'_, T>,
+    x: Few<'_, T>,
     v: &mut Values<R, T>,
 ) {
     each8!(|BLOCK| if BLOCK < offsets::<D>(present) {
@@ -342,36 +369,38 @@ unsafe fn add_offsets<D: Strip<__m256i>, const R: usize, const T: usize>(
         return;
     }
     let mut m = [[_mm256_setzero_ps(); R]; T];
-    match x.bytes {
-        Some(bytes) => {
-            let mut sums: Sums<R, T> = [[_mm256_setzero_si256(); R]; T];
-            each8!(|TWO| if TWO < steps::<D>() / 2 {
-                for r in 0..R {
-                    // SAFETY: see above.
-                    let steps = unsafe { pair(D::step(at.half(r), 2 * TWO), D::step(at.half(r), 2 * TWO + 1)) };
-                    for t in 0..T {
-                        let two = _mm256_set1_epi32(two_sums::<D>(&bytes[t], TWO));
-                        sums[t][r] = _mm256_add_epi32(sums[t][r], _mm256_madd_epi16(steps, two));
-                    }
-                }
-            });
-            for t in 0..T {
-                for r in 0..R {
-                    m[t][r] = _mm256_cvtepi32_ps(sums[t][r]);
+    if P == 1 {
+        let mut sums: Sums<R, T> = [[_mm256_setzero_si256(); R]; T];
+        each8!(|TWO| if TWO < steps::<D>() / 2 {
+            for r in 0..R {
+                // SAFETY: see above.
+                let steps = unsafe { pair(D::step(at.half(r), 2 * TWO), D::step(at.half(r), 2 * TWO + 1)) };
+                for t in 0..T {
+                    let codes = &x.quads[t];
+                    let two = if D::FORMAT.has_half_offsets() {
+                        two_of(&codes.halves16, TWO)
+                    } else {
+                        two_of(&codes.blocks16, TWO % (LANES / 2))
+                    };
+                    sums[t][r] = _mm256_add_epi32(sums[t][r], _mm256_madd_epi16(steps, _mm256_set1_epi32(two)));
                 }
             }
+        });
+        for t in 0..T {
+            for r in 0..R {
+                m[t][r] = _mm256_cvtepi32_ps(sums[t][r]);
+            }
         }
-        None => {
-            unrolled!(|J| steps::<D>() => {
-                for r in 0..R {
-                    // SAFETY: see above.
-                    let step = _mm256_cvtepi32_ps(unsafe { D::step(at.half(r), J) });
-                    for t in 0..T {
-                        m[t][r] = _mm256_fmadd_ps(step, _mm256_set1_ps(sum_of::<D>(&x.groups[t], J)), m[t][r]);
-                    }
+    } else {
+        unrolled!(|J| steps::<D>() => {
+            for r in 0..R {
+                // SAFETY: see above.
+                let step = _mm256_cvtepi32_ps(unsafe { D::step(at.half(r), J) });
+                for t in 0..T {
+                    m[t][r] = _mm256_fmadd_ps(step, _mm256_set1_ps(sum_of::<D>(&x.groups[t], J)), m[t][r]);
                 }
-            });
-        }
+            }
+        });
     }
     for r in 0..R {
         // SAFETY: see above.
