@@ -259,7 +259,7 @@ unsafe fn blocks<D: Decode, const NARROW: bool>(
         },
         // SAFETY: this function has the features.
         _ => unsafe {
-            gemm::multiply::<D, gemm::ymm::Avx2<NARROW>, gemm::Rows>(weights, rows, x, out, &mut scratch.gemm)
+            gemm::multiply::<D, gemm::ymm::Avx2<NARROW>, gemm::Rows>(weights, rows, x, out, &mut scratch.gemm);
         },
     }
 }

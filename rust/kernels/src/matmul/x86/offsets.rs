@@ -11,7 +11,8 @@ use crate::matmul::codes::Few;
 
 use super::decode::{offsets, steps, sum_of};
 use super::lanes::{each8, unrolled};
-use super::strip::{At, Strip, pair};
+use super::strip::zmm::pair;
+use super::strip::{At, Strip};
 
 /// Whether the bias of a whole group is taken off at once: one run, whose scales and sums of codes fit 16 bits.
 pub(super) const fn takes_bias_at_once<D: Strip, const P: usize>() -> bool {

@@ -2,9 +2,10 @@
 
 use core::arch::x86_64::*;
 
-use super::decode::{Decode, Offsets, Steps, codes, offsets, run_scale, scaled, steps};
-use super::lanes::{each8, transpose, unrolled};
-use super::strip::{At, Strip, pair, pair_of_eight, twice};
+use super::decode::{Decode, Offsets, Steps, codes, run_scale, steps};
+use super::lanes::{each8, transpose};
+
+mod strips;
 
 /// Rows of a panel.
 pub(super) const ROWS: usize = 16;
@@ -68,23 +69,6 @@ impl Lines {
         // SAFETY: the array has 32 bytes, 32-byte aligned.
         unsafe { _mm256_store_si256(self.0[half].as_mut_ptr().cast(), v) }
     }
-}
-
-/// Codes of four columns with their bias and integer scale: the even ones, and the odd ones, as int16.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw")]
-pub(super) fn words<D: Strip>(codes: __m512i, integer: __m512i) -> [__m512i; 2] {
-    let (even, odd) = if D::BIAS == 0 {
-        (_mm512_and_si512(codes, _mm512_set1_epi16(0xff)), _mm512_srli_epi16::<8>(codes))
-    } else {
-        let codes = _mm512_sub_epi8(codes, _mm512_set1_epi8(D::BIAS as i8));
-        (_mm512_srai_epi16::<8>(_mm512_slli_epi16::<8>(codes)), _mm512_srai_epi16::<8>(codes))
-    };
-    if !D::FORMAT.has_integer_scales() {
-        return [even, odd];
-    }
-    let scale = pair(integer, integer);
-    [_mm512_mullo_epi16(even, scale), _mm512_mullo_epi16(odd, scale)]
 }
 
 impl Default for Panel {
@@ -157,128 +141,6 @@ impl Panel {
                     line.store(half, _mm256_castps_si256(_mm256_cvtepi32_ps(steps)));
                 }
             }
-        }
-    }
-
-    /// As [`Self::unpack`], both halves at once, of a group of a strip.
-    ///
-    /// # Safety
-    /// The CPU has AVX-512, and `at` is a group of D of `present` blocks.
-    #[target_feature(enable = "avx512f,avx512bw,avx2,fma,f16c")]
-    pub(super) unsafe fn unpack_strip<D: Strip, const NARROW: bool, const BYTES: bool>(
-        &mut self,
-        at: At,
-        present: usize,
-    ) {
-        for base in (0..present).step_by(D::PERIOD) {
-            each8!(|PHASE| {
-                if PHASE < D::PERIOD {
-                    let block = base + PHASE;
-                    each8!(|QUAD| {
-                        // SAFETY: the caller's promise, here and below.
-                        let codes = unsafe { D::codes(at, base, PHASE, QUAD) };
-                        if BYTES {
-                            self.codes[8 * block + QUAD].store_all(codes);
-                        } else {
-                            let part = if D::FORMAT.has_half_scales() { 2 * block + QUAD / 4 } else { block };
-                            // SAFETY: see above.
-                            let [even, odd] = words::<D>(codes, unsafe { D::integer(at, part) });
-                            self.codes[16 * block + QUAD].store_all(even);
-                            self.codes[16 * block + 8 + QUAD].store_all(odd);
-                        }
-                    });
-                }
-            });
-        }
-        for run in 0..present / D::FORMAT.run(NARROW) {
-            // SAFETY: see above.
-            self.scales[run].store_all(_mm512_castps_si512(unsafe { D::run_scale(at, run) }));
-        }
-        if BYTES && D::FORMAT.has_integer_scales() {
-            unrolled!(|J| if D::FORMAT.has_half_scales() { 16 } else { 8 } => {
-                // SAFETY: see above.
-                let integer = unsafe { D::integer(at, J) };
-                self.integers[J].store_all(pair(integer, integer));
-            });
-        }
-        each8!(|B| if B < offsets::<D>(present) {
-            // SAFETY: see above.
-            self.offsets[B].store_all(_mm512_castps_si512(unsafe { D::offset(at, B) }));
-        });
-        if D::FORMAT.has_steps() {
-            // SAFETY: see above.
-            self.offsets[0].store_all(_mm512_castps_si512(unsafe { D::offset(at, 0) }));
-            unrolled!(|J| steps::<D>() => {
-                // SAFETY: see above.
-                let step = unsafe { D::step(at, J) };
-                if !BYTES {
-                    self.steps[J].store_all(_mm512_castps_si512(_mm512_cvtepi32_ps(step)));
-                } else if J % 2 == 1 {
-                    // SAFETY: see above.
-                    self.steps[J / 2].store_all(pair(unsafe { D::step(at, J - J % 2) }, step));
-                }
-            });
-        }
-    }
-
-    /// As [`Self::unpack`], of half of a strip.
-    ///
-    /// # Safety
-    /// `at` is half of a group of D of `present` blocks.
-    #[target_feature(enable = "avx2,fma,f16c")]
-    pub(super) unsafe fn unpack_half_strip<D: Strip<__m256i>, const NARROW: bool, const BYTES: bool>(
-        &mut self,
-        at: At,
-        present: usize,
-        half: usize,
-    ) {
-        for base in (0..present).step_by(D::PERIOD) {
-            each8!(|PHASE| {
-                if PHASE < D::PERIOD {
-                    let block = base + PHASE;
-                    each8!(|QUAD| {
-                        // SAFETY: the caller's promise, here and below.
-                        let codes = unsafe { D::codes(at, base, PHASE, QUAD) };
-                        if BYTES {
-                            self.codes[8 * block + QUAD].store(half, codes);
-                        } else {
-                            let part = if D::FORMAT.has_half_scales() { 2 * block + QUAD / 4 } else { block };
-                            // SAFETY: see above.
-                            let [even, odd] = scaled::<D>(codes, twice(unsafe { D::integer(at, part) }));
-                            self.codes[16 * block + QUAD].store(half, even);
-                            self.codes[16 * block + 8 + QUAD].store(half, odd);
-                        }
-                    });
-                }
-            });
-        }
-        for run in 0..present / D::FORMAT.run(NARROW) {
-            // SAFETY: see above.
-            self.scales[run].store(half, _mm256_castps_si256(unsafe { D::run_scale(at, run) }));
-        }
-        if BYTES && D::FORMAT.has_integer_scales() {
-            unrolled!(|J| if D::FORMAT.has_half_scales() { 16 } else { 8 } => {
-                // SAFETY: see above.
-                self.integers[J].store(half, twice(unsafe { D::integer(at, J) }));
-            });
-        }
-        each8!(|B| if B < offsets::<D>(present) {
-            // SAFETY: see above.
-            self.offsets[B].store(half, _mm256_castps_si256(unsafe { D::offset(at, B) }));
-        });
-        if D::FORMAT.has_steps() {
-            // SAFETY: see above.
-            self.offsets[0].store(half, _mm256_castps_si256(unsafe { D::offset(at, 0) }));
-            unrolled!(|J| steps::<D>() => {
-                // SAFETY: see above.
-                let step = unsafe { D::step(at, J) };
-                if !BYTES {
-                    self.steps[J].store(half, _mm256_castps_si256(_mm256_cvtepi32_ps(step)));
-                } else if J % 2 == 1 {
-                    // SAFETY: see above.
-                    self.steps[J / 2].store(half, pair_of_eight(unsafe { D::step(at, J - J % 2) }, step));
-                }
-            });
         }
     }
 

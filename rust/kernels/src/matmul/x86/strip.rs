@@ -278,8 +278,5 @@ macro_rules! strips {
 }
 use strips;
 
-mod ymm;
-mod zmm;
-
-pub(super) use ymm::{pair as pair_of_eight, twice};
-pub(super) use zmm::pair;
+pub(super) mod ymm;
+pub(super) mod zmm;

@@ -8,8 +8,8 @@ use crate::matmul::LANES;
 use crate::matmul::tiled::{COLS, STEPS};
 use crate::matmul::x86::decode::{Decode, Offsets, Steps, offsets, run_scale, scale_places, steps};
 use crate::matmul::x86::lanes::{each8, store_f32, unrolled};
-use crate::matmul::x86::panel::words;
-use crate::matmul::x86::strip::{self, At, Strip};
+use crate::matmul::x86::strip::zmm::{self, scaled, twice};
+use crate::matmul::x86::strip::{At, Strip};
 
 /// Rows of a panel.
 pub(super) const ROWS: usize = 16;
@@ -125,7 +125,7 @@ impl Panel {
                                 let block = base + phase;
                                 let part = if D::FORMAT.has_half_scales() { 2 * block + Q % 8 / 4 } else { block };
                                 // SAFETY: see above.
-                                let [even, odd] = words::<D>(codes, unsafe { D::integer(at, part) });
+                                let [even, odd] = scaled::<D>(codes, twice(unsafe { D::integer(at, part) }));
                                 low[Q] = pair(_mm512_and_si512(even, seven), _mm512_and_si512(odd, seven));
                                 high[Q] = pair(_mm512_srai_epi16::<7>(even), _mm512_srai_epi16::<7>(odd));
                             } else {
@@ -159,7 +159,7 @@ impl Panel {
                 } else if J % 2 == 1 {
                     // SAFETY: see above; sixteen int32.
                     unsafe {
-                        let pairs = strip::pair(D::step(at, J - J % 2), step);
+                        let pairs = zmm::pair(D::step(at, J - J % 2), step);
                         _mm512_storeu_si512(self.steps16[J / 2].as_mut_ptr().cast(), pairs);
                     }
                 }

@@ -68,7 +68,7 @@ fn products<D: Decode, const T: usize>(panel: &Panel, present: usize, x: &[Group
                         halves(&lines[PAIR]),
                         codes,
                         false,
-                    )
+                    );
                 };
             });
         }
@@ -172,12 +172,12 @@ fn byte_products<D: Decode, const T: usize>(panel: &Panel, present: usize, x: &[
         let codes = x.as_ptr().cast::<i8>().wrapping_add(BLOCK * block);
         let mut short: Sums<2, T> = [[_mm256_setzero_si256(); 2]; T];
         each8!(|QUAD| {
-            let first = QUAD % quads_of_sum::<D>(127) == 0;
+            let first = QUAD.is_multiple_of(quads_of_sum::<D>(127));
             // SAFETY: the function has the features, here and below; the codes of a group are its first bytes.
             unsafe {
-                add_bytes::<2, T, { size_of::<Bytes>() }, { 4 * QUAD }>(&mut short, halves(&lines[QUAD]), codes, first)
+                add_bytes::<2, T, { size_of::<Bytes>() }, { 4 * QUAD }>(&mut short, halves(&lines[QUAD]), codes, first);
             };
-            if (QUAD + 1) % quads_of_sum::<D>(127) == 0 {
+            if (QUAD + 1).is_multiple_of(quads_of_sum::<D>(127)) {
                 let scales = if D::FORMAT.has_half_scales() {
                     halves(&panel.integers[2 * block + QUAD / 4])
                 } else if D::FORMAT.has_integer_scales() {

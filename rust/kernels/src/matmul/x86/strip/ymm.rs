@@ -3,6 +3,7 @@
 use core::arch::x86_64::*;
 
 use super::super::decode::Decode;
+pub(in crate::matmul::x86) use super::super::decode::scaled;
 use super::super::kquants::{Q2K, Q3K, Q4K, Q5K, Q6K};
 use super::super::legacy::{Q4_0, Q4_1, Q5_0, Q5_1, Q8_0};
 use super::{At, Strip, Vector};
@@ -59,17 +60,31 @@ unsafe fn half<D: Decode, const PART: usize>(at: At, block: usize, word: usize) 
 /// The low 16 bits of two numbers in each lane.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-pub(in super::super) fn pair(first: __m256i, second: __m256i) -> __m256i {
+pub(in crate::matmul::x86) fn pair(first: __m256i, second: __m256i) -> __m256i {
     _mm256_blend_epi16::<0xaa>(first, _mm256_slli_epi32::<16>(second))
 }
 
 /// The low 16 bits of each lane, in both of its halves.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-pub(in super::super) fn twice(x: __m256i) -> __m256i {
+pub(in crate::matmul::x86) fn twice(x: __m256i) -> __m256i {
     let lanes =
         _mm256_setr_epi64x(0x0504_0504_0100_0100, 0x0d0c_0d0c_0908_0908, 0x0504_0504_0100_0100, 0x0d0c_0d0c_0908_0908);
     _mm256_shuffle_epi8(x, lanes)
+}
+
+/// Numbers as f32.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(in crate::matmul::x86) fn floats(x: __m256i) -> __m256 {
+    _mm256_cvtepi32_ps(x)
+}
+
+/// The bits of f32.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(in crate::matmul::x86) fn bits(x: __m256) -> __m256i {
+    _mm256_castps_si256(x)
 }
 
 /// Low or high halves of every byte.
@@ -97,7 +112,7 @@ fn with_bits(below: __m256i, x: __m256i, from: usize, to: usize, bits: usize) ->
 #[target_feature(enable = "avx2,fma,f16c")]
 fn byte(x: __m256i, byte: usize) -> __m256i {
     // Bytes whose place has the highest bit set become zero.
-    let lane = |lane: i32| 0x8080_8000_u32.cast_signed() | 4 * lane + byte as i32;
+    let lane = |lane: i32| 0x8080_8000_u32.cast_signed() | (4 * lane + byte as i32);
     _mm256_shuffle_epi8(x, _mm256_setr_epi32(lane(0), lane(1), lane(2), lane(3), lane(0), lane(1), lane(2), lane(3)))
 }
 

@@ -55,8 +55,45 @@ unsafe fn half<D: Decode, const PART: usize>(at: At, block: usize, word: usize) 
 /// The low 16 bits of two numbers in each lane.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw")]
-pub(in super::super) fn pair(first: __m512i, second: __m512i) -> __m512i {
+pub(in crate::matmul::x86) fn pair(first: __m512i, second: __m512i) -> __m512i {
     _mm512_mask_blend_epi16(0xaaaa_aaaa, first, _mm512_slli_epi32::<16>(second))
+}
+
+/// The low 16 bits of each lane, in both of its halves.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw")]
+pub(in crate::matmul::x86) fn twice(x: __m512i) -> __m512i {
+    pair(x, x)
+}
+
+/// Codes of four columns, their bias taken off, times int16 scales if the format has them: even columns, odd columns.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw")]
+pub(in crate::matmul::x86) fn scaled<D: Decode>(codes: __m512i, scale: __m512i) -> [__m512i; 2] {
+    let (even, odd) = if D::BIAS == 0 {
+        (_mm512_and_si512(codes, _mm512_set1_epi16(0xff)), _mm512_srli_epi16::<8>(codes))
+    } else {
+        let codes = _mm512_sub_epi8(codes, _mm512_set1_epi8(D::BIAS as i8));
+        (_mm512_srai_epi16::<8>(_mm512_slli_epi16::<8>(codes)), _mm512_srai_epi16::<8>(codes))
+    };
+    if !D::FORMAT.has_integer_scales() {
+        return [even, odd];
+    }
+    [_mm512_mullo_epi16(even, scale), _mm512_mullo_epi16(odd, scale)]
+}
+
+/// Numbers as f32.
+#[inline]
+#[target_feature(enable = "avx512f")]
+pub(in crate::matmul::x86) fn floats(x: __m512i) -> __m512 {
+    _mm512_cvtepi32_ps(x)
+}
+
+/// The bits of f32.
+#[inline]
+#[target_feature(enable = "avx512f")]
+pub(in crate::matmul::x86) fn bits(x: __m512) -> __m512i {
+    _mm512_castps_si512(x)
 }
 
 /// Low or high halves of every byte.

@@ -15,15 +15,19 @@ use crate::formats::strips::Avx2;
 use crate::formats::{BLOCK, STRIP, Weights};
 use crate::matmul::activations::{Activations, FEW};
 use crate::matmul::codes::{Few, Group, Quads};
-use crate::matmul::x86::decode::{fits_pairs, offsets, quads_of_sum, steps, sum_of};
-use crate::matmul::x86::gemm::two_of;
-use crate::matmul::x86::lanes::{each8, store_f32, unrolled, widen};
+use crate::matmul::x86::decode::{fits_pairs, quads_of_sum};
+use crate::matmul::x86::lanes::{each8, store_f32, widen};
 use crate::matmul::x86::products::{Sums, add_bytes, add_scaled, add_words};
 use crate::matmul::x86::repacked::Repacked;
-use crate::matmul::x86::strip::{At, Strip, pair_of_eight as pair, twice};
+use crate::matmul::x86::strip::ymm::twice;
+use crate::matmul::x86::strip::{At, Strip};
 use crate::matmul::{LANES, OutView};
 
 use super::fetch;
+
+mod offsets;
+
+use offsets::{add_bias_of_halves, add_offsets, bias_of_block, bias_of_group};
 
 /// [token][half of the rows], with R halves.
 type Values<const R: usize, const T: usize> = [[__m256; R]; T];
@@ -94,7 +98,7 @@ fn multiply<D: Strip<__m256i>, const R: usize, const T: usize, const P: usize>(
 /// Adds the products of one group of columns to the results.
 ///
 /// # Safety
-/// `at` is a group of D of `present` blocks, or its second half if R is one.
+/// `at` is a group of D of `present` blocks, or half of it if R is one.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
 unsafe fn accumulate<D: Strip<__m256i>, const R: usize, const T: usize, const P: usize>(
@@ -133,7 +137,6 @@ unsafe fn products_of_words<D: Strip<__m256i>, const R: usize, const T: usize>(
     x: Few<'_, T>,
 ) -> Values<R, T> {
     debug_assert!(D::PERIOD == 1 && !D::FORMAT.has_integer_scales(), "each block is a run");
-    const NEXT: usize = size_of::<Group>();
     let mut v = [[_mm256_setzero_ps(); R]; T];
     for block in 0..present {
         let mut sums = bias_of_block::<D, R, T>(block, x);
@@ -148,8 +151,8 @@ unsafe fn products_of_words<D: Strip<__m256i>, const R: usize, const T: usize>(
             }
             // SAFETY: see above.
             unsafe {
-                add_words::<R, T, NEXT, { 4 * QUAD }>(&mut sums, w[0], codes, false);
-                add_words::<R, T, NEXT, { BLOCK + 4 * QUAD }>(&mut sums, w[1], codes, false);
+                add_words::<R, T, { size_of::<Group>() }, { 4 * QUAD }>(&mut sums, w[0], codes, false);
+                add_words::<R, T, { size_of::<Group>() }, { BLOCK + 4 * QUAD }>(&mut sums, w[1], codes, false);
             }
         });
         // SAFETY: see above.
@@ -178,14 +181,14 @@ macro_rules! add_planes {
             for r in 0..R {
                 w[r] = D::codes($at.half(r), $base, $phase, QUAD);
             }
-            let first = QUAD % quads == 0;
+            let first = QUAD.is_multiple_of(quads);
             if $low {
                 add_bytes::<R, T, NEXT, { BLOCK * $phase + 4 * QUAD }>(&mut low, w, codes, first);
             }
             if $high {
                 add_bytes::<R, T, NEXT, { HIGH + BLOCK * $phase + 4 * QUAD }>(&mut high, w, codes, first);
             }
-            if (QUAD + 1) % quads == 0 {
+            if (QUAD + 1).is_multiple_of(quads) {
                 let mut scales = [_mm256_set1_epi16(1); R];
                 if D::FORMAT.has_integer_scales() {
                     let part = if D::FORMAT.has_half_scales() { 2 * block + QUAD / 4 } else { block };
@@ -276,137 +279,6 @@ unsafe fn add_run<D: Strip<__m256i>, const R: usize, const T: usize>(
         let scale = unsafe { D::run_scale(at.half(r), run) };
         for t in 0..T {
             v[t][r] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(sums[t][r]), scale, v[t][r]);
-        }
-    }
-}
-
-/// What the bias adds to the products of a block with each token, taken off.
-#[inline]
-#[target_feature(enable = "avx2,fma,f16c")]
-fn bias_of_block<D: Strip<__m256i>, const R: usize, const T: usize>(block: usize, x: Few<'_, T>) -> Sums<R, T> {
-    let mut sums: Sums<R, T> = [[_mm256_setzero_si256(); R]; T];
-    if D::BIAS != 0 {
-        for t in 0..T {
-            let sum = _mm256_set1_epi32(x.quads[t].blocks[block]);
-            sums[t] = [_mm256_mullo_epi32(sum, _mm256_set1_epi32(-D::BIAS)); R];
-        }
-    }
-    sums
-}
-
-/// The same of a block whose halves have integer scales, added to sums.
-///
-/// # Safety
-/// As for [`accumulate`].
-#[inline]
-#[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn add_bias_of_halves<D: Strip<__m256i>, const R: usize, const T: usize>(
-    at: At,
-    block: usize,
-    x: Few<'_, T>,
-    sums: &mut Sums<R, T>,
-) {
-    for half in 2 * block..2 * block + 2 {
-        for r in 0..R {
-            // SAFETY: the caller's promise.
-            let integer = unsafe { D::integer(at.half(r), half) };
-            for t in 0..T {
-                let sum = _mm256_set1_epi32(-D::BIAS * x.quads[t].halves[half]);
-                sums[t][r] = _mm256_add_epi32(sums[t][r], _mm256_mullo_epi32(integer, sum));
-            }
-        }
-    }
-}
-
-/// The same of a whole group, of codes of 8 bits.
-///
-/// # Safety
-/// As for [`accumulate`].
-#[inline]
-#[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn bias_of_group<D: Strip<__m256i>, const R: usize, const T: usize>(at: At, x: Few<'_, T>) -> Sums<R, T> {
-    let mut sums: Sums<R, T> = [[_mm256_setzero_si256(); R]; T];
-    each8!(|BLOCK| {
-        for r in 0..R {
-            // SAFETY: the caller's promise.
-            let scales = unsafe { pair(D::integer(at.half(r), 2 * BLOCK), D::integer(at.half(r), 2 * BLOCK + 1)) };
-            for t in 0..T {
-                let two = _mm256_set1_epi32(two_of(&x.quads[t].halves16, BLOCK));
-                sums[t][r] = _mm256_add_epi32(sums[t][r], _mm256_madd_epi16(scales, two));
-            }
-        }
-    });
-    for t in 0..T {
-        for r in 0..R {
-            sums[t][r] = _mm256_mullo_epi32(sums[t][r], _mm256_set1_epi32(-D::BIAS));
-        }
-    }
-    sums
-}
-
-/// v += offsets * sums of codes, of one group.
-///
-/// # Safety
-/// As for [`accumulate`].
-#[inline]
-#[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn add_offsets<D: Strip<__m256i>, const R: usize, const T: usize, const P: usize>(
-    at: At,
-    present: usize,
-    x: Few<'_, T>,
-    v: &mut Values<R, T>,
-) {
-    each8!(|BLOCK| if BLOCK < offsets::<D>(present) {
-        for r in 0..R {
-            // SAFETY: the caller's promise, here and below.
-            let offset = unsafe { D::offset(at.half(r), BLOCK) };
-            for t in 0..T {
-                v[t][r] = _mm256_fmadd_ps(offset, _mm256_set1_ps(x.groups[t].blocks[BLOCK]), v[t][r]);
-            }
-        }
-    });
-    if !D::FORMAT.has_steps() {
-        return;
-    }
-    let mut m = [[_mm256_setzero_ps(); R]; T];
-    if P == 1 {
-        let mut sums: Sums<R, T> = [[_mm256_setzero_si256(); R]; T];
-        each8!(|TWO| if TWO < steps::<D>() / 2 {
-            for r in 0..R {
-                // SAFETY: see above.
-                let steps = unsafe { pair(D::step(at.half(r), 2 * TWO), D::step(at.half(r), 2 * TWO + 1)) };
-                for t in 0..T {
-                    let codes = &x.quads[t];
-                    let two = if D::FORMAT.has_half_offsets() {
-                        two_of(&codes.halves16, TWO)
-                    } else {
-                        two_of(&codes.blocks16, TWO % (LANES / 2))
-                    };
-                    sums[t][r] = _mm256_add_epi32(sums[t][r], _mm256_madd_epi16(steps, _mm256_set1_epi32(two)));
-                }
-            }
-        });
-        for t in 0..T {
-            for r in 0..R {
-                m[t][r] = _mm256_cvtepi32_ps(sums[t][r]);
-            }
-        }
-    } else {
-        unrolled!(|J| steps::<D>() => {
-            for r in 0..R {
-                // SAFETY: see above.
-                let step = _mm256_cvtepi32_ps(unsafe { D::step(at.half(r), J) });
-                for t in 0..T {
-                    m[t][r] = _mm256_fmadd_ps(step, _mm256_set1_ps(sum_of::<D>(&x.groups[t], J)), m[t][r]);
-                }
-            }
-        });
-    }
-    for r in 0..R {
-        // SAFETY: see above.
-        let offset = unsafe { D::offset(at.half(r), 0) };
-        for t in 0..T {
-            v[t][r] = _mm256_fmadd_ps(m[t][r], offset, v[t][r]);
         }
     }
 }
