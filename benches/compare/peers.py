@@ -7,6 +7,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 ROOT = Path(__file__).parents[2]
 
@@ -38,13 +39,16 @@ LLAMA_CPP = Package(
     build=2,
 )
 MISTRAL_RS = Package(name="mistralrs", version="0.9.5")
+# Brings OpenVINO itself at the version that it was built with.
+OPENVINO = Package(name="openvino-genai", version="2026.4.1.0")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Engine:
     """How to start a worker; package None is ostro in the environment of this process.
 
-    footprint: resident memory to expect, in sizes of the model file.
+    footprint: resident memory to expect, in sizes of the model file. reads: the form of its models, see
+    `models`. optional: measured only when it is named.
     """
 
     name: str
@@ -52,6 +56,8 @@ class Engine:
     arguments: tuple[str, ...] = ()
     package: Package | None = None
     footprint: float = 1.5
+    reads: Literal["gguf", "openvino"] = "gguf"
+    optional: bool = False
 
     def command(self, cache: Path) -> list[str]:
         python = sys.executable if self.package is None else str(python_of(cache, self.package))
@@ -71,8 +77,17 @@ ENGINES = {
             footprint=2.0,
         ),
         Engine(name="mistral.rs", module="worker_mistralrs", package=MISTRAL_RS, footprint=3.0),
+        Engine(
+            name="openvino",
+            module="worker_openvino",
+            package=OPENVINO,
+            footprint=2.5,
+            reads="openvino",
+            optional=True,
+        ),
     )
 }
+USUAL = tuple(name for name, engine in ENGINES.items() if not engine.optional)
 LLAMA_CPP_ENGINES = ("llama.cpp", "llama.cpp repacked")
 """Two configurations of one peer: the better one counts."""
 

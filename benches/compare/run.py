@@ -25,14 +25,14 @@ from typing import TYPE_CHECKING, Any
 import psutil
 from benches.compare import isq, peers, summary
 from benches.compare.company import Moment
-from benches.compare.models import MODELS, decode_tokens, into_page_cache, model_file
+from benches.compare.models import MODELS, bytes_of, decode_tokens, into_page_cache, model_file, model_for
 from benches.compare.protocol import Worker, WorkerError
 from benches.compare.rows import ROWS, Row
 
 from ostro.cli.machine import cpu_name, usable_cpus
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from benches.compare.summary import Cell, Table
 
@@ -42,33 +42,36 @@ LOAD_LIMIT = 600.0
 
 
 class Fleet:
-    """The workers of one model. together: whether they stay loaded beside each other."""
+    """The workers of one model. together: whether they stay loaded beside each other.
 
-    def __init__(self, model: Path, engines: Sequence[str], *, threads: int, cache: Path) -> None:
-        self._model = model
+    models: what each engine reads.
+    """
+
+    def __init__(self, models: Mapping[str, Path], *, threads: int, cache: Path) -> None:
+        self._models = models
         self._threads = threads
         self._cache = cache
         self._workers: dict[str, Worker] = {}
         self._failed: set[str] = set()
         self.about: dict[str, dict[str, str]] = {}
         """What the engines that were started say about themselves."""
-        needed = sum(peers.ENGINES[name].footprint for name in engines) * model.stat().st_size
-        self.together = needed + len(engines) * (1 << 29) < psutil.virtual_memory().available
+        needed = sum(peers.ENGINES[name].footprint * bytes_of(path) for name, path in models.items())
+        self.together = needed + len(models) * (1 << 29) < psutil.virtual_memory().available
 
     def start(self, name: str) -> tuple[Worker, float]:
         """A new worker in the place of an old one, with the model loaded, and how many seconds that took."""
         self.end(name)
         if not self.together:
             self.close()
-        into_page_cache(self._model)
-        engine = peers.ENGINES[name]
+        engine, model = peers.ENGINES[name], self._models[name]
+        into_page_cache(model)
         worker = self._workers[name] = Worker(
             engine.command(self._cache),
             log=self._cache / "logs" / f"{name.replace(' ', '-')}.log",
             environment={"RAYON_NUM_THREADS": str(self._threads), "OMP_NUM_THREADS": str(self._threads)},
             cwd=peers.ROOT,
         )
-        request = {"task": "load", "model": str(self._model.resolve()), "threads": self._threads}
+        request = {"task": "load", "model": str(model.resolve()), "threads": self._threads}
         self._failed.add(name)
         # Before the clock runs: an interpreter and its imports are not what is compared.
         worker.ask({"task": "about"}, limit=LOAD_LIMIT)
@@ -183,7 +186,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
     parser.add_argument("--models", type=names(MODELS), default=[*MODELS], help=", ".join(MODELS))
     parser.add_argument(
-        "--engines", type=names([*peers.ENGINES]), default=[*peers.ENGINES], help=", ".join(peers.ENGINES)
+        "--engines", type=names([*peers.ENGINES]), default=[*peers.USUAL], help=", ".join(peers.ENGINES)
     )
     parser.add_argument("--rows", type=names([*ROWS]), default=[*ROWS], help=", ".join(ROWS))
     parser.add_argument("--rounds", type=int, default=5)
@@ -237,7 +240,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         tokens = decode_tokens(path.stat().st_size, quick=options.quick)
         print(f"{model}: {path.stat().st_size / 1e9:.3f} GB", flush=True)
         with ExitStack() as stack:
-            fleet = Fleet(path, options.engines, threads=options.threads, cache=cache)
+            files = {name: model_for(peers.ENGINES[name], model, cache) for name in options.engines}
+            fleet = Fleet(files, threads=options.threads, cache=cache)
             stack.callback(fleet.close)
             table = compare(fleet, rows, options.engines, rounds=rounds, tokens=tokens, limit=options.limit)
             report["engines"] |= fleet.about

