@@ -139,8 +139,11 @@ class CpuOps:
 
         That is memory of huge pages, and an order in which sixteen rows lie side by side where this machine
         has kernels for it. Results do not change, at no time. consumed: told which bytes nobody reads any
-        more. Nothing is moved without memory for it: half of what the process may use at present.
+        more. Nothing is moved without memory for it: half of what the process may use at present. Nor with
+        compute "f32", whose products read rows.
         """
+        if self._compute == "f32":
+            return
         faster = [matrix for matrix in matrices if self._team.reads_strips and matrix.has_strips]
         if not has_huge_pages() or sum(matrix.data.nbytes for matrix in matrices) > LARGEST_COPY:
             matrices = faster

@@ -159,3 +159,10 @@ def test_many_weights_are_moved_into_strips_only(ops: CpuOps, monkeypatch: pytes
 
 def test_no_weights_are_no_work(ops: CpuOps) -> None:
     assert list(ops.repack([])) == []
+
+
+def test_products_with_f32_activations_keep_their_rows(ops: CpuOps) -> None:
+    exact = CpuOps(2, ops.describe()["isa"], "f32")
+    matrices = matrices_of(exact)
+    assert list(exact.repack(matrices)) == []
+    assert moved(matrices) == [0] * len(SHAPES)
