@@ -262,8 +262,8 @@ pub(super) fn quad_of(x: &Bytes, quad: usize) -> i32 {
 
 /// Sums of codes of two half blocks or two blocks, whichever have steps, as two 16-bit numbers.
 #[inline]
-pub(super) fn two_sums<D: Decode>(x: &Bytes, two: usize) -> i32 {
-    if D::FORMAT.has_half_offsets() { two_of(&x.halves, two) } else { two_of(&x.blocks, two) }
+pub(super) fn two_sums<D: Decode>(halves: &[i16; 2 * LANES], blocks: &[i16; LANES], two: usize) -> i32 {
+    if D::FORMAT.has_half_offsets() { two_of(halves, two) } else { two_of(blocks, two) }
 }
 
 /// Numbers `2 * two` and `2 * two + 1`.

@@ -22,8 +22,8 @@ impl Repacked {
     ///
     /// # Safety
     /// The CPU has the instruction set of W, and there is such a group.
-    #[inline]
-    #[target_feature(enable = "avx2,fma,f16c")]
+    #[allow(clippy::inline_always, reason = "compiled for the instruction set of its caller, as `pack_group`")]
+    #[inline(always)]
     pub(super) unsafe fn group<D: Decode, W: Words>(&mut self, rows: &[u8], index: usize, present: usize) -> At {
         let from = rows.as_ptr().wrapping_add(index * D::BYTES);
         let group = &mut self.0[..STRIP * (D::BYTES * present / LANES)];
@@ -31,7 +31,8 @@ impl Repacked {
         unsafe { pack_group::<W>(D::FORMAT, from, rows.len() / STRIP, group) };
         // The next group, into the L1 cache.
         for row in 0..STRIP {
-            prefetch(from.wrapping_add(D::BYTES + row * (rows.len() / STRIP)), D::BYTES);
+            // SAFETY: the instruction sets of W include AVX2; a hint, for whatever place.
+            unsafe { prefetch(from.wrapping_add(D::BYTES + row * (rows.len() / STRIP)), D::BYTES) };
         }
         let mut at = At::group::<D>(group.as_ptr(), 0, present);
         // The rows behind these, in the order of addresses.

@@ -28,7 +28,7 @@ impl At {
         Self { words, rests: start, next: start.wrapping_add(AHEAD) }
     }
 
-    /// The first eight rows (HALF 0), or the other ones.
+    /// The first eight rows (`half` 0), or the other ones.
     pub(super) fn half(self, half: usize) -> Self {
         let (words, rests) = (self.words.wrapping_add(32 * half), self.rests.wrapping_add(16 * half));
         Self { words, rests, ..self }
@@ -141,8 +141,8 @@ macro_rules! strip {
     };
 }
 
-/// All formats that have strips, in terms of what the module around it defines for its vectors: `words`, `rest`, `half`
-/// and `six_bits` read, `nibble`, `with_bits` and `byte` take apart.
+/// All formats that have strips, in terms of what the module around it defines for its vectors: `words`, `rest` and `half`
+/// read, `nibble`, `with_bits`, `byte` and `signed_byte` take apart, the rest is arithmetic.
 macro_rules! strips {
     ($vector:ident, $features:literal) => {
         /// The four 6-bit scales (`part` 0 and 1) or minima (2 and 3) of `Q4_K` and `Q5_K` that make a word: bytes.

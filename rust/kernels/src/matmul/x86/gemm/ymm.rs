@@ -146,7 +146,7 @@ fn whole_steps<D: Decode, const T: usize>(panel: &Panel, x: &[Bytes; T]) -> Valu
     let mut m: Sums<2, T> = [[_mm256_setzero_si256(); 2]; T];
     for two in 0..steps::<D>() / 2 {
         for t in 0..T {
-            let sums = _mm256_set1_epi32(two_sums::<D>(&x[t], two));
+            let sums = _mm256_set1_epi32(two_sums::<D>(&x[t].halves, &x[t].blocks, two));
             for half in 0..2 {
                 m[t][half] = _mm256_add_epi32(m[t][half], _mm256_madd_epi16(panel.steps[two].load(half), sums));
             }

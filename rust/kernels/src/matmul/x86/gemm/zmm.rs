@@ -113,7 +113,7 @@ fn whole_steps<D: Decode, const R: usize, const T: usize>(panels: [&Panel; R], x
     let mut m: Sums<R, T> = [[_mm512_setzero_si512(); R]; T];
     for two in 0..steps::<D>() / 2 {
         for t in 0..T {
-            let sums = _mm512_set1_epi32(two_sums::<D>(&x[t], two));
+            let sums = _mm512_set1_epi32(two_sums::<D>(&x[t].halves, &x[t].blocks, two));
             for r in 0..R {
                 m[t][r] = _mm512_dpwssd_epi32(m[t][r], panels[r].steps[two].load_all(), sums);
             }

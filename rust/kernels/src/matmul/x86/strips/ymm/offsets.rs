@@ -2,10 +2,9 @@
 
 use core::arch::x86_64::*;
 
-use crate::matmul::LANES;
 use crate::matmul::codes::Few;
 use crate::matmul::x86::decode::{offsets, steps, sum_of};
-use crate::matmul::x86::gemm::two_of;
+use crate::matmul::x86::gemm::{two_of, two_sums};
 use crate::matmul::x86::lanes::{each8, unrolled};
 use crate::matmul::x86::products::Sums;
 use crate::matmul::x86::strip::ymm::pair;
@@ -116,11 +115,7 @@ pub(super) unsafe fn add_offsets<D: Strip<__m256i>, const R: usize, const T: usi
                 let steps = unsafe { pair(D::step(at.half(r), 2 * TWO), D::step(at.half(r), 2 * TWO + 1)) };
                 for t in 0..T {
                     let codes = &x.quads[t];
-                    let two = if D::FORMAT.has_half_offsets() {
-                        two_of(&codes.halves16, TWO)
-                    } else {
-                        two_of(&codes.blocks16, TWO % (LANES / 2))
-                    };
+                    let two = two_sums::<D>(&codes.halves16, &codes.blocks16, TWO);
                     sums[t][r] = _mm256_add_epi32(sums[t][r], _mm256_madd_epi16(steps, _mm256_set1_epi32(two)));
                 }
             }
