@@ -45,8 +45,10 @@ fn measure(isa: Isa, weights: &Weights<'_>, tokens: usize, mode: Mode) -> f64 {
     let (rows, cols) = (weights.rows(), weights.cols());
     let mut x = Activations::new();
     x.reset(tokens, cols, Needs::of(isa, std::slice::from_ref(weights), mode));
-    let values: Vec<f32> =
-        (0..tokens * cols).map(|i| ((i % cols * 37 + i / cols * 101) % 251) as f32 / 125.0 - 1.0).collect();
+    // About normal, as activations are: the sum of four uniform numbers.
+    let mut state = 7;
+    let mut uniform = || noise(&mut state) as f32 / (1_u64 << 31) as f32 - 0.5;
+    let values: Vec<f32> = (0..tokens * cols).map(|_| uniform() + uniform() + uniform() + uniform()).collect();
     for (token, row) in values.chunks_exact(cols).enumerate() {
         x.set_row(token, row);
     }

@@ -25,6 +25,12 @@ pub(crate) struct Bytes {
     /// Sums of the codes of each half block, and of each block.
     pub halves: [i16; 2 * LANES],
     pub blocks: [i16; LANES],
+    /// The largest sum of absolute codes of a half block.
+    pub norm: i16,
+    /// The largest sum of the codes of one sign in a block, without the sign.
+    pub side: i16,
+    /// As in [`Group`], which inner loops need not read then.
+    pub scale: f32,
 }
 
 /// The codes of a group in int8, in column order, for weights in strips: four columns of a token are one 32-bit number.
@@ -61,7 +67,8 @@ impl Quads {
 }
 
 impl Bytes {
-    pub(crate) const ZERO: Self = Self { codes: [0; GROUP], halves: [0; 2 * LANES], blocks: [0; LANES] };
+    pub(crate) const ZERO: Self =
+        Self { codes: [0; GROUP], halves: [0; 2 * LANES], blocks: [0; LANES], norm: 0, side: 0, scale: 0.0 };
 }
 
 /// Where the code of a column is kept in [`Group`]: the even columns of a block of 32, then its odd ones.
@@ -120,6 +127,24 @@ fn split(group: &Group, precision: Precision, quads: &mut Quads) {
 
 /// The codes of an int8 group again, as bytes.
 pub(super) fn write_bytes(group: &Group, bytes: &mut Bytes) {
+    #[cfg(target_arch = "x86_64")]
+    if is_x86_feature_detected!("avx2") {
+        // SAFETY: the CPU has AVX2.
+        return unsafe { narrow_avx2(group, bytes) };
+    }
+    narrow(group, bytes);
+}
+
+/// [`narrow`] in wider vectors.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+fn narrow_avx2(group: &Group, bytes: &mut Bytes) {
+    narrow(group, bytes);
+}
+
+#[allow(clippy::inline_always, reason = "as for `quantize`")]
+#[inline(always)]
+fn narrow(group: &Group, bytes: &mut Bytes) {
     let blocks = bytes.codes.as_chunks_mut::<BLOCK>().0.iter_mut().zip(group.codes.as_chunks::<BLOCK>().0);
     for (bytes, codes) in blocks {
         for i in 0..BLOCK / 2 {
@@ -128,6 +153,14 @@ pub(super) fn write_bytes(group: &Group, bytes: &mut Bytes) {
     }
     bytes.halves = group.halves.map(|sum| sum as i16);
     bytes.blocks = group.blocks.map(|sum| sum as i16);
+    let mut norms = [0; 2 * LANES];
+    for (norm, codes) in norms.iter_mut().zip(bytes.codes.as_chunks::<{ BLOCK / 2 }>().0) {
+        *norm = codes.iter().map(|code| i16::from(code.unsigned_abs())).sum();
+    }
+    bytes.norm = norms.iter().fold(0, |most, &norm| most.max(norm));
+    let sides = norms.as_chunks().0.iter().zip(&bytes.blocks).map(|([low, high], sum)| (low + high + sum.abs()) / 2);
+    bytes.side = sides.fold(0, i16::max);
+    bytes.scale = group.scale;
 }
 
 pub(super) fn write_group(values: &[f32], precision: Precision, group: &mut Group) {

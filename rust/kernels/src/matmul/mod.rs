@@ -80,12 +80,13 @@ impl Mode {
     }
 }
 
-/// Where results go: the result of token t and weight row r is element `t * stride + offset + r`.
+/// Where results go: the result of token t and weight row r is element `t * stride + offset + r - first`.
 pub struct OutView<'a> {
     ptr: *mut f32,
     len: usize,
     stride: usize,
     offset: usize,
+    first: usize,
     owner: PhantomData<&'a mut [f32]>,
 }
 
@@ -95,7 +96,7 @@ unsafe impl Send for OutView<'_> {}
 impl<'a> OutView<'a> {
     /// A view of a whole buffer.
     pub fn new(out: &'a mut [f32], stride: usize, offset: usize) -> Self {
-        Self { ptr: out.as_mut_ptr(), len: out.len(), stride, offset, owner: PhantomData }
+        Self { ptr: out.as_mut_ptr(), len: out.len(), stride, offset, first: 0, owner: PhantomData }
     }
 
     /// A view of a buffer that other threads write too, at other rows.
@@ -105,26 +106,49 @@ impl<'a> OutView<'a> {
     /// else accesses the elements `t * stride + offset + r`.
     #[must_use]
     pub unsafe fn from_raw(ptr: *mut f32, len: usize, stride: usize, offset: usize) -> Self {
-        Self { ptr, len, stride, offset, owner: PhantomData }
+        Self { ptr, len, stride, offset, first: 0, owner: PhantomData }
+    }
+
+    /// The same place for rows from `first` on: a buffer with nothing but those.
+    #[must_use]
+    pub fn from_row(self, first: usize) -> Self {
+        Self { first, ..self }
     }
 
     /// The same place, with row `row` of it as its first one.
     fn starting_at(&mut self, row: usize) -> OutView<'_> {
-        OutView { ptr: self.ptr, len: self.len, stride: self.stride, offset: self.offset + row, owner: PhantomData }
+        OutView { offset: self.offset + row, owner: PhantomData, ..*self }
     }
 
     fn fits(&self, tokens: usize, rows: &Range<usize>) -> bool {
         if tokens == 0 || rows.is_empty() {
             return true;
         }
-        let end =
-            (tokens - 1).checked_mul(self.stride).and_then(|at| at.checked_add(self.offset)?.checked_add(rows.end));
+        let Some(end) = rows.end.checked_sub(self.first).filter(|_| rows.start >= self.first) else { return false };
+        let end = (tokens - 1).checked_mul(self.stride).and_then(|at| at.checked_add(self.offset)?.checked_add(end));
         end.is_some_and(|end| end <= self.len)
+    }
+
+    #[inline]
+    fn at(&self, token: usize, row: usize) -> usize {
+        token * self.stride + self.offset + row - self.first
     }
 
     /// Writes one result; `multiply` has checked that it fits.
     fn set(&mut self, token: usize, row: usize, value: f32) {
         self.set_rows(token, row, &[value]);
+    }
+
+    /// Fetches the lines of the results of `rows`, to be written soon.
+    #[cfg(target_arch = "x86_64")]
+    #[inline]
+    fn will_write(&self, token: usize, rows: Range<usize>) {
+        let at = self.ptr.wrapping_add(self.at(token, rows.start)).cast::<u8>();
+        for line in 0..(rows.len() * size_of::<f32>()).div_ceil(64) {
+            let place = at.wrapping_add(64 * line);
+            // SAFETY: a hint, for whatever place.
+            unsafe { core::arch::asm!("prefetchw [{}]", in(reg) place, options(nomem, nostack, preserves_flags)) };
+        }
     }
 
     /// Writes those of sixteen results, of the rows from `first` on, whose rows are among `rows`.
@@ -143,7 +167,7 @@ impl<'a> OutView<'a> {
     /// Writes the results of neighbouring rows.
     #[inline]
     fn set_rows(&mut self, token: usize, row: usize, values: &[f32]) {
-        let at = token * self.stride + self.offset + row;
+        let at = self.at(token, row);
         debug_assert!(at + values.len() <= self.len);
         // SAFETY: `multiply` checked with `fits` that the largest index is below len, and the constructor's contract
         // gives this view the elements.

@@ -1,10 +1,10 @@
 //! Projections back into the residual stream, the gated feed-forward input, and the head.
 
-use super::product::{Inputs, RowNorm, helping, lock, multiply, room, view};
+use super::product::{Inputs, Member, RowNorm, helping, lock, multiply, room};
 use super::{Machine, Mode, Norm, ShapeError, check, check_len, rows_of};
 use crate::formats::Weights;
 use crate::gelu::gated_gelu as gate_row;
-use crate::matmul::{self, Needs};
+use crate::matmul::{self, Needs, OutView};
 use crate::norm::add_norm;
 use crate::team::Disjoint;
 
@@ -77,22 +77,21 @@ pub fn gated_gelu(
     machine.with(|team, workspace| {
         inputs.reset(&mut workspace.shared);
         let (shared, members) = (&workspace.shared, &workspace.members);
-        let [gates, ups] = &mut workspace.products;
-        let gates = Disjoint::new(room(gates, tokens * width));
-        let ups = Disjoint::new(room(ups, tokens * width));
         team.run(|worker| {
-            let member = &mut *lock(&members[worker.index]);
-            let acts = inputs.write(worker, 0, isa, shared, &mut member.own, &mut member.row);
+            let Member { own, scratch, row, products } = &mut *lock(&members[worker.index]);
+            let acts = inputs.write(worker, 0, isa, shared, own, row);
+            let [gates, ups] = products;
             worker.stream(1, width, helping(width, tokens, worker.count), |rows| {
-                for (weights, product) in [(&gate, &gates), (&up, &ups)] {
-                    // SAFETY: the share hands every row to one member.
-                    let view = unsafe { view(product, width) };
-                    matmul::multiply(isa, weights, rows.clone(), acts, mode, view, &mut member.scratch);
+                // Rows of results as short as the helping stay in the cache until they are gated.
+                let (gates, ups) = (room(gates, tokens * rows.len()), room(ups, tokens * rows.len()));
+                for (weights, product) in [(&gate, &mut *gates), (&up, &mut *ups)] {
+                    let view = OutView::new(product, rows.len(), 0).from_row(rows.start);
+                    matmul::multiply(isa, weights, rows.clone(), acts, mode, view, scratch);
                 }
-                for token in 0..tokens {
-                    let at = token * width + rows.start..token * width + rows.end;
-                    // SAFETY: as above: this member's own columns.
-                    let (gate, up, out) = unsafe { (gates.range(at.clone()), ups.range(at.clone()), out.range(at)) };
+                let results = gates.chunks_exact(rows.len()).zip(ups.chunks_exact(rows.len()));
+                for (token, (gate, up)) in results.enumerate() {
+                    // SAFETY: the share hands every column to one member.
+                    let out = unsafe { out.range(token * width + rows.start..token * width + rows.end) };
                     gate_row(isa, gate, up, out);
                 }
             });

@@ -26,6 +26,8 @@ pub(super) struct Member {
     pub(super) own: Activations,
     pub(super) scratch: matmul::Scratch,
     pub(super) row: Vec<f32>,
+    /// Products of a helping of rows.
+    pub(super) products: [Vec<f32>; 2],
 }
 
 impl Workspace {

@@ -16,6 +16,7 @@ use crate::formats::{BLOCK, STRIP, Weights};
 use crate::matmul::activations::Activations;
 use crate::matmul::codes::{Bytes, Group};
 use crate::matmul::{LANES, OutView};
+use crate::room::room;
 
 use super::decode::Decode;
 use super::lanes::each8;
@@ -195,16 +196,24 @@ pub(super) unsafe fn multiply<D: Decode, K: Kernel, S: Source<D>>(
     for first in (weights.first_with(rows.start)..rows.end).step_by(PANELS * ROWS) {
         let count = (PANELS * ROWS).min(rows.end - first);
         let panels = &mut panels[..count.div_ceil(ROWS)];
-        results.clear();
-        results.resize(x.tokens() * panels.len(), Results::default());
-        for index in 0..blocks.div_ceil(LANES) {
+        let width = panels.len();
+        let results = room(results, x.tokens() * width, Results::default);
+        let groups = blocks.div_ceil(LANES);
+        for index in 0..groups {
             let present = LANES.min(blocks - index * LANES);
             // SAFETY: the caller's promise; these rows have such a group.
             unsafe { S::unpack::<K>(panels, weights, (first, count), (index, present)) };
             let bytes = if K::takes_bytes::<D>() { x.bytes(index) } else { &[] };
-            let tiles = x.groups(index).chunks(tile).zip(results.chunks_mut(tile * panels.len()));
-            for (index, (x, results)) in tiles.enumerate() {
-                let bytes = bytes.get(index * tile..).unwrap_or(&[]);
+            let tiles = x.groups(index).chunks(tile).zip(results.chunks_mut(tile * width));
+            for (number, (x, results)) in tiles.enumerate() {
+                let token = number * tile;
+                let bytes = bytes.get(token..).unwrap_or(&[]);
+                if index == 0 {
+                    results.fill(Results::default());
+                }
+                if index + 1 == groups {
+                    (token..token + x.len()).for_each(|token| out.will_write(token, first..first + count));
+                }
                 // SAFETY: the caller's promise.
                 unsafe {
                     match x.len() {
@@ -216,13 +225,27 @@ pub(super) unsafe fn multiply<D: Decode, K: Kernel, S: Source<D>>(
                         _ => run::<D, K, TILE>(panels, present, x, bytes, results),
                     }
                 }
+                if index + 1 == groups {
+                    write(out, token, first, results, width, &rows);
+                }
             }
         }
-        for (token, values) in results.chunks(panels.len()).enumerate() {
-            for (panel, values) in values.iter().enumerate() {
-                let values = values.0.as_flattened().first_chunk().expect("a panel has sixteen rows");
-                out.set_sixteen(token, first + panel * ROWS, values, &rows);
-            }
+    }
+}
+
+/// Writes the results of a tile whose first token is `token`, of the panels from row `first` on.
+fn write(
+    out: &mut OutView<'_>,
+    token: usize,
+    first: usize,
+    results: &[Results],
+    width: usize,
+    rows: &Range<usize>,
+) {
+    for (t, values) in results.chunks(width).enumerate() {
+        for (panel, values) in values.iter().enumerate() {
+            let values = values.0.as_flattened().first_chunk().expect("a panel has sixteen rows");
+            out.set_sixteen(token + t, first + panel * ROWS, values, rows);
         }
     }
 }

@@ -2,8 +2,10 @@
 //!
 //! `vpdpwssd` multiplies and adds 32 products of int16 at once, `vpdpbusd` 64 products of bytes.
 
+use core::arch::asm;
 use core::arch::x86_64::*;
 
+use crate::matmul::LANES;
 use crate::matmul::codes::{Bytes, Group};
 
 use super::{Kernel, Results, Tokens, pair_of, quad_of, two_sums};
@@ -37,8 +39,8 @@ impl<const NARROW: bool> Kernel for Vnni<NARROW> {
         for (index, panels) in panels.chunks(PANELS).enumerate() {
             let results = &mut results[PANELS * index..];
             match panels {
-                [one] => add::<D, 1, T>([one], present, x, results, all),
-                [one, two] => add::<D, PANELS, T>([one, two], present, x, results, all),
+                [one] => add::<D, 1, T>([one], present, x, results, all, index),
+                [one, two] => add::<D, PANELS, T>([one, two], present, x, results, all, index),
                 _ => unreachable!("chunks have one or two panels"),
             }
         }
@@ -54,10 +56,14 @@ fn add<D: Decode, const R: usize, const T: usize>(
     x: Tokens<'_, T>,
     results: &mut [Results],
     stride: usize,
+    index: usize,
 ) {
     let mut v = match x.bytes {
-        Some(bytes) => byte_products::<D, R, T>(panels, present, bytes),
-        None => products::<D, R, T>(panels, present, x.groups),
+        Some(bytes) if D::FORMAT.has_integer_scales() && fit_words::<D, T>(bytes) => {
+            byte_products::<D, true, R, T>(panels, present, bytes, index)
+        }
+        Some(bytes) => byte_products::<D, false, R, T>(panels, present, bytes, index),
+        None => products::<D, R, T>(panels, present, x.groups, index),
     };
     for part in 0..offsets::<D>(present) {
         for t in 0..T {
@@ -80,7 +86,7 @@ fn add<D: Decode, const R: usize, const T: usize>(
         }
     }
     for t in 0..T {
-        let scale = _mm512_set1_ps(x.groups[t].scale);
+        let scale = _mm512_set1_ps(x.bytes.map_or(x.groups[t].scale, |bytes| bytes[t].scale));
         for r in 0..R {
             let at = results[t * stride + r].0.as_mut_ptr().cast::<f32>();
             // SAFETY: sixteen floats, aligned to 64 bytes.
@@ -115,7 +121,7 @@ fn whole_steps<D: Decode, const R: usize, const T: usize>(panels: [&Panel; R], x
         for t in 0..T {
             let sums = _mm512_set1_epi32(two_sums::<D>(&x[t].halves, &x[t].blocks, two));
             for r in 0..R {
-                m[t][r] = _mm512_dpwssd_epi32(m[t][r], panels[r].steps[two].load_all(), sums);
+                m[t][r] = add_pairs(m[t][r], panels[r].steps[two].load_all(), sums);
             }
         }
     }
@@ -134,10 +140,12 @@ fn products<D: Decode, const R: usize, const T: usize>(
     panels: [&Panel; R],
     present: usize,
     x: &[Group; T],
+    which: usize,
 ) -> Values<R, T> {
     let run = D::FORMAT.run(false);
     let mut v = [[_mm512_setzero_ps(); R]; T];
     for index in 0..present / run {
+        fetch_share(x, which, run * index, run);
         let mut sums: Sums<R, T> = [[_mm512_setzero_si512(); R]; T];
         for pair in 16 * run * index..16 * run * (index + 1) {
             let mut w = [_mm512_setzero_si512(); R];
@@ -168,19 +176,62 @@ fn add_run<const R: usize, const T: usize>(v: &mut Values<R, T>, sums: &Sums<R, 
     }
 }
 
-/// As [`products`], of panels of bytes: a group of a K-quant is one run, and so is a block of the other formats.
+/// Fetches what the next tile reads into L1, in as many shares as there are blocks in all panels of a tile: at once they
+/// would wait for each other.
+#[inline]
+fn fetch_share<X, const T: usize>(x: &[X; T], which: usize, block: usize, blocks: usize) {
+    let lines = T * size_of::<X>() / 64;
+    let each = lines.div_ceil(2 * LANES);
+    let next = x.as_ptr().wrapping_add(T).cast::<u8>();
+    for line in 0..each * blocks {
+        let place = next.wrapping_add(64 * ((LANES * which + block) * each + line));
+        // SAFETY: a hint, for whatever place.
+        unsafe { asm!("prefetcht0 [{}]", in(reg) place, options(nomem, nostack, preserves_flags)) };
+    }
+}
+
+/// sum + products of pairs of 16-bit numbers. Of the intrinsic LLVM makes two instructions where sums wait for each other,
+/// which takes longer when others could go ahead.
+#[inline]
+#[target_feature(enable = "avx512f,avx512vnni")]
+fn add_pairs(mut sum: __m512i, a: __m512i, b: __m512i) -> __m512i {
+    // SAFETY: the CPU has the instruction.
+    unsafe {
+        asm!("vpdpwssd {}, {}, {}", inout(zmm_reg) sum, in(zmm_reg) a, in(zmm_reg) b,
+            options(pure, nomem, nostack, preserves_flags));
+    }
+    sum
+}
+
+/// Whether sums of products under one integer scale are 16-bit numbers, whatever the weights are: nearly always, as
+/// codes of a group that are nearly all large are rare.
+#[inline]
+fn fit_words<D: Decode, const T: usize>(x: &[Bytes; T]) -> bool {
+    let most = (D::MOST - D::BIAS).max(D::BIAS);
+    // Without a bias all weights have one sign, and only codes of one sign add up.
+    x.iter().all(|x| most * i32::from(if D::FORMAT.has_half_scales() { x.norm } else { x.side }) <= 0x7fff)
+}
+
+/// As [`products`], of panels of bytes: a group of a K-quant is one run, and so is a block of the other formats. With
+/// WORDS sums under one integer scale are 16-bit numbers.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
-fn byte_products<D: Decode, const R: usize, const T: usize>(
+fn byte_products<D: Decode, const WORDS: bool, const R: usize, const T: usize>(
     panels: [&Panel; R],
     present: usize,
     x: &[Bytes; T],
+    which: usize,
 ) -> Values<R, T> {
     // Quads of columns under one integer scale.
     let quads = if D::FORMAT.has_half_scales() { 4 } else { 8 };
     let mut v = [[_mm512_setzero_ps(); R]; T];
     let mut sums: Sums<R, T> = [[_mm512_setzero_si512(); R]; T];
     for part in 0..8 * present / quads {
+        if quads == 8 {
+            fetch_share(x, which, part, 1);
+        } else if part % 2 == 0 {
+            fetch_share(x, which, part / 2, 1);
+        }
         let mut products: Sums<R, T> = [[_mm512_setzero_si512(); R]; T];
         if D::BIAS != 0 {
             // The products start at what the bias adds to them, taken off.
@@ -206,9 +257,14 @@ fn byte_products<D: Decode, const R: usize, const T: usize>(
             continue;
         }
         for r in 0..R {
-            let scale = _mm512_srai_epi32::<16>(panels[r].integers[part].load_all());
+            let twice = panels[r].integers[part].load_all();
             for t in 0..T {
-                sums[t][r] = _mm512_add_epi32(sums[t][r], _mm512_mullo_epi32(products[t][r], scale));
+                sums[t][r] = if WORDS {
+                    // One operation instead of three: the upper half of a lane meets zero.
+                    add_pairs(sums[t][r], products[t][r], _mm512_srli_epi32::<16>(twice))
+                } else {
+                    _mm512_add_epi32(sums[t][r], _mm512_mullo_epi32(products[t][r], _mm512_srai_epi32::<16>(twice)))
+                };
             }
         }
     }
