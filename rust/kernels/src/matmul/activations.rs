@@ -221,23 +221,26 @@ impl Activations {
             unsafe { self.write_values(first + lane, row) };
         }
         let Some(precision) = self.needs.blocks else { return };
-        for index in 0..self.cols.div_ceil(GROUP) {
-            let columns = index * GROUP..self.cols.min((index + 1) * GROUP);
-            let values = (0..count).map(|lane| &rows[lane * self.cols..][columns.clone()]);
-            if self.tiled {
-                let mut groups = [Group::ZERO; TILE];
-                for (group, values) in groups.iter_mut().zip(values) {
-                    write_group(values, precision, group);
-                }
-                // SAFETY: see above.
-                let (sums, steps) = unsafe { self.tile_mut(index, tile) };
-                tiled::pack(&groups, sums, steps);
-            } else {
-                for (lane, values) in values.enumerate() {
+        if !self.tiled {
+            // Row by row, in the order of memory.
+            for (lane, row) in rows.chunks_exact(self.cols.max(1)).enumerate() {
+                for (index, values) in row.chunks(GROUP).enumerate() {
                     // SAFETY: see above.
                     unsafe { self.write_codes(first + lane, index, values, precision) };
                 }
             }
+            return;
+        }
+        for index in 0..self.cols.div_ceil(GROUP) {
+            let columns = index * GROUP..self.cols.min((index + 1) * GROUP);
+            let values = (0..count).map(|lane| &rows[lane * self.cols..][columns.clone()]);
+            let mut groups = [Group::ZERO; TILE];
+            for (group, values) in groups.iter_mut().zip(values) {
+                write_group(values, precision, group);
+            }
+            // SAFETY: see above.
+            let (sums, steps) = unsafe { self.tile_mut(index, tile) };
+            tiled::pack(&groups, sums, steps);
         }
     }
 

@@ -130,20 +130,12 @@ pub(super) fn write_bytes(group: &Group, bytes: &mut Bytes) {
     #[cfg(target_arch = "x86_64")]
     if is_x86_feature_detected!("avx2") {
         // SAFETY: the CPU has AVX2.
-        return unsafe { narrow_avx2(group, bytes) };
+        return unsafe { super::x86::narrow(group, bytes) };
     }
     narrow(group, bytes);
 }
 
-/// [`narrow`] in wider vectors.
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2")]
-fn narrow_avx2(group: &Group, bytes: &mut Bytes) {
-    narrow(group, bytes);
-}
-
-#[allow(clippy::inline_always, reason = "as for `quantize`")]
-#[inline(always)]
+/// [`write_bytes`] in plain code.
 fn narrow(group: &Group, bytes: &mut Bytes) {
     let blocks = bytes.codes.as_chunks_mut::<BLOCK>().0.iter_mut().zip(group.codes.as_chunks::<BLOCK>().0);
     for (bytes, codes) in blocks {
@@ -256,6 +248,7 @@ mod tests {
             if precision == Precision::Int8 {
                 let mut bytes = Bytes::ZERO;
                 write_bytes(&group, &mut bytes);
+                assert_eq!((bytes.norm, bytes.side, bytes.scale.to_bits()), (131, 134, 1.0_f32.to_bits()));
                 assert!((0..GROUP).all(|column| i16::from(bytes.codes[column]) == code(column)));
                 assert_eq!(
                     (bytes.halves[..3].to_vec(), bytes.blocks[..3].to_vec()),
@@ -263,6 +256,25 @@ mod tests {
                 );
             }
             assert_eq!(group.blocks, [5.0, -9.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0]);
+        }
+    }
+
+    #[test]
+    fn bytes_are_the_same_in_vectors() {
+        let mut state = 1_u32;
+        let mut next = || {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (state >> 8) as f32 / (1 << 24) as f32 - 0.5
+        };
+        for (columns, large) in [(GROUP, 0.0), (BLOCK, 0.0), (GROUP, 1.0), (GROUP, -1.0), (5 * BLOCK, 0.4)] {
+            let values: Vec<f32> = (0..columns).map(|_| if large == 0.0 { next() } else { large }).collect();
+            let group = group(&values, Precision::Int8);
+            let (mut vectors, mut plain) = (Bytes::ZERO, Bytes::ZERO);
+            write_bytes(&group, &mut vectors);
+            narrow(&group, &mut plain);
+            assert_eq!((vectors.codes, vectors.halves, vectors.blocks), (plain.codes, plain.halves, plain.blocks));
+            assert_eq!((vectors.norm, vectors.side), (plain.norm, plain.side));
+            assert_eq!(vectors.scale.to_bits(), plain.scale.to_bits());
         }
     }
 

@@ -234,14 +234,7 @@ pub(super) unsafe fn multiply<D: Decode, K: Kernel, S: Source<D>>(
 }
 
 /// Writes the results of a tile whose first token is `token`, of the panels from row `first` on.
-fn write(
-    out: &mut OutView<'_>,
-    token: usize,
-    first: usize,
-    results: &[Results],
-    width: usize,
-    rows: &Range<usize>,
-) {
+fn write(out: &mut OutView<'_>, token: usize, first: usize, results: &[Results], width: usize, rows: &Range<usize>) {
     for (t, values) in results.chunks(width).enumerate() {
         for (panel, values) in values.iter().enumerate() {
             let values = values.0.as_flattened().first_chunk().expect("a panel has sixteen rows");

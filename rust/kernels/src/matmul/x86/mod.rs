@@ -16,6 +16,7 @@ mod gemm;
 mod kquants;
 mod lanes;
 mod legacy;
+mod narrow;
 mod offsets;
 mod panel;
 mod products;
@@ -32,6 +33,7 @@ use crate::isa::Isa;
 use decode::Decode;
 
 pub(super) use amx::pack;
+pub(super) use narrow::narrow;
 
 use super::activations::{Activations, FEW, Precision};
 use super::{LANES, OutView};
