@@ -181,6 +181,12 @@ proptest! {
                 }
             }
             assert_same(&out, &expected, &format!("{format:?} {mode:?} {}", isa.name()));
+            let mut only = vec![-7.0; tokens * range.len()];
+            let view = OutView::new(&mut only, range.len(), 0).from_row(first);
+            multiply(isa, &weights, range.clone(), &x, mode, view, &mut scratch);
+            for (row, only) in out.chunks(stride).zip(only.chunks(range.len().max(1))) {
+                assert_same(only, &row[offset + first..][..range.len()], "a buffer with nothing but the rows");
+            }
         }
     }
 }
@@ -407,6 +413,13 @@ fn wrong_shapes_are_refused() {
     assert_eq!(panic_text(|| run(1..3, 64, int8, 4)), "rows 1..3 of a matrix of 2 rows");
     assert!(panic_text(|| run(0..2, 96, int8, 4)).contains("activations and weights differ in columns"));
     assert_eq!(panic_text(|| run(0..2, 64, int8, 3)), "the output is too small");
+    let before_the_first = || {
+        let weights = Weights::new(&data, Format::Q8_0, 2, 64).unwrap();
+        let x = activations(2, 64, &[1.0; 128], int8);
+        let view = OutView::new(&mut [0.0; 8], 2, 0).from_row(1);
+        multiply(Isa::detect(), &weights, 0..2, &x, INT8, view, &mut Scratch::default());
+    };
+    assert_eq!(panic_text(before_the_first), "the output is too small");
     let overflowing = || {
         let weights = Weights::new(&data, Format::Q8_0, 2, 64).unwrap();
         let x = activations(3, 64, &[1.0; 192], int8);

@@ -103,7 +103,7 @@ impl<'a> OutView<'a> {
     ///
     /// # Safety
     /// `ptr` is valid for writes of `len` elements for `'a`. While a product writes rows `r` through this view, nobody
-    /// else accesses the elements `t * stride + offset + r`.
+    /// else accesses the elements `t * stride + offset + r`, less the first row if one is set.
     #[must_use]
     pub unsafe fn from_raw(ptr: *mut f32, len: usize, stride: usize, offset: usize) -> Self {
         Self { ptr, len, stride, offset, first: 0, owner: PhantomData }

@@ -57,6 +57,9 @@ pub(super) trait Kernel {
     /// Whether activations have 8 bits.
     const NARROW: bool;
 
+    /// Whether an integer scale is a 16-bit number with zero above it, instead of twice the number.
+    const ONCE: bool;
+
     /// Whether weights of D are unpacked as bytes.
     fn takes_bytes<D: Decode>() -> bool;
 
@@ -108,11 +111,11 @@ impl<D: Decode> Source<D> for Rows {
             // SAFETY: the pointers are those of group `index` of rows of `weights`, of which `present` blocks exist.
             unsafe {
                 if K::takes_bytes::<D>() {
-                    panel.unpack::<D, true, true>(&groups, present, half % 2);
+                    panel.unpack::<D, true, true>(&groups, present, half % 2, K::ONCE);
                 } else if K::NARROW {
-                    panel.unpack::<D, true, false>(&groups, present, half % 2);
+                    panel.unpack::<D, true, false>(&groups, present, half % 2, K::ONCE);
                 } else {
-                    panel.unpack::<D, false, false>(&groups, present, half % 2);
+                    panel.unpack::<D, false, false>(&groups, present, half % 2, K::ONCE);
                 }
             }
         }
@@ -212,7 +215,8 @@ pub(super) unsafe fn multiply<D: Decode, K: Kernel, S: Source<D>>(
                     results.fill(Results::default());
                 }
                 if index + 1 == groups {
-                    (token..token + x.len()).for_each(|token| out.will_write(token, first..first + count));
+                    (token..token + x.len())
+                        .for_each(|token| out.will_write(token, first.max(rows.start)..first + count));
                 }
                 // SAFETY: the caller's promise.
                 unsafe {

@@ -16,7 +16,8 @@ pub(super) const ROWS: usize = 16;
 pub(super) struct Panel {
     /// [two columns][row] -> 2 codes as int16, or [four columns][row] -> 4 unsigned bytes (the first half of it).
     pub codes: [Lines; 128],
-    /// [block or half block][row] -> the integer scale twice, int16; with bytes only.
+    /// [block or half block][row] -> the integer scale twice, int16, or once and zero ([`super::gemm::Kernel::ONCE`]); with
+    /// bytes only.
     pub integers: [Lines; 16],
     /// [run][row], f32.
     pub scales: [Lines; 8],
@@ -85,7 +86,7 @@ impl Default for Panel {
 
 impl Panel {
     /// Unpacks `present` blocks of eight rows, the first half of the panel or the second: as bytes if NARROW, for
-    /// activations of 8 bits.
+    /// activations of 8 bits. `once`: as `Kernel::ONCE`.
     ///
     /// # Safety
     /// Each of `groups` points to `present` blocks of a group of D.
@@ -95,6 +96,7 @@ impl Panel {
         groups: &[*const u8; 8],
         present: usize,
         half: usize,
+        once: bool,
     ) {
         // SAFETY: the caller's promise, here and below.
         let scales = each8!(|J| unsafe { D::scales(groups[J]) });
@@ -118,7 +120,7 @@ impl Panel {
             self.scales[run].store(half, _mm256_castps_si256(scale));
         }
         if BYTES && D::FORMAT.has_integer_scales() {
-            self.store_integers::<D>(&scales, half);
+            self.store_integers::<D>(&scales, half, once);
         }
         if D::FORMAT.has_offset() {
             let mut offsets: Offsets = [_mm256_setzero_ps(); 8];
@@ -155,13 +157,15 @@ impl Panel {
     /// Pairs of scales, of two half blocks or two blocks, become lines of either.
     #[inline]
     #[target_feature(enable = "avx2,fma,f16c")]
-    fn store_integers<D: Decode>(&mut self, scales: &[__m256i; 8], half: usize) {
+    fn store_integers<D: Decode>(&mut self, scales: &[__m256i; 8], half: usize, once: bool) {
         let count = if D::FORMAT.has_half_scales() { 16 } else { 8 };
         let low = _mm256_set1_epi32(0xffff);
         for (pair, &v) in transpose(scales)[..count / 2].iter().enumerate() {
             let (first, second) = (_mm256_and_si256(v, low), _mm256_srli_epi32::<16>(v));
-            self.integers[2 * pair].store(half, _mm256_or_si256(first, _mm256_slli_epi32::<16>(first)));
-            self.integers[2 * pair + 1].store(half, _mm256_or_si256(second, _mm256_slli_epi32::<16>(second)));
+            for (part, scale) in [first, second].into_iter().enumerate() {
+                let above = if once { _mm256_setzero_si256() } else { _mm256_slli_epi32::<16>(scale) };
+                self.integers[2 * pair + part].store(half, _mm256_or_si256(scale, above));
+            }
         }
     }
 }

@@ -20,6 +20,7 @@ pub(in super::super) struct Avx2<const NARROW: bool>;
 
 impl<const NARROW: bool> Kernel for Avx2<NARROW> {
     const NARROW: bool = NARROW;
+    const ONCE: bool = false;
 
     fn takes_bytes<D: Decode>() -> bool {
         NARROW && fits_pairs::<D>()

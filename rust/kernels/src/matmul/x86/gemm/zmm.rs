@@ -23,6 +23,7 @@ pub(in super::super) struct Vnni<const NARROW: bool>;
 
 impl<const NARROW: bool> Kernel for Vnni<NARROW> {
     const NARROW: bool = NARROW;
+    const ONCE: bool = true;
 
     fn takes_bytes<D: Decode>() -> bool {
         NARROW
@@ -176,12 +177,12 @@ fn add_run<const R: usize, const T: usize>(v: &mut Values<R, T>, sums: &Sums<R, 
     }
 }
 
-/// Fetches what the next tile reads into L1, in as many shares as there are blocks in all panels of a tile: at once they
-/// would wait for each other.
+/// Fetches what the next tile reads into L1, in as many shares as there are blocks of pairs of panels (`which`) with this one:
+/// at once they would wait for each other.
 #[inline]
 fn fetch_share<X, const T: usize>(x: &[X; T], which: usize, block: usize, blocks: usize) {
     let lines = T * size_of::<X>() / 64;
-    let each = lines.div_ceil(2 * LANES);
+    let each = lines.div_ceil(super::PANELS / PANELS * LANES);
     let next = x.as_ptr().wrapping_add(T).cast::<u8>();
     for line in 0..each * blocks {
         let place = next.wrapping_add(64 * ((LANES * which + block) * each + line));
@@ -257,13 +258,14 @@ fn byte_products<D: Decode, const WORDS: bool, const R: usize, const T: usize>(
             continue;
         }
         for r in 0..R {
-            let twice = panels[r].integers[part].load_all();
+            let scale = panels[r].integers[part].load_all();
             for t in 0..T {
                 sums[t][r] = if WORDS {
                     // One operation instead of three: the upper half of a lane meets zero.
-                    add_pairs(sums[t][r], products[t][r], _mm512_srli_epi32::<16>(twice))
+                    add_pairs(sums[t][r], products[t][r], scale)
                 } else {
-                    _mm512_add_epi32(sums[t][r], _mm512_mullo_epi32(products[t][r], _mm512_srai_epi32::<16>(twice)))
+                    let whole = _mm512_srai_epi32::<16>(_mm512_slli_epi32::<16>(scale));
+                    _mm512_add_epi32(sums[t][r], _mm512_mullo_epi32(products[t][r], whole))
                 };
             }
         }

@@ -8,9 +8,9 @@ use crate::matmul::x86::strip::{At, Strip, ymm, zmm};
 
 use super::Panel;
 
-/// A method `$name` that unpacks, with the vectors and functions of `$lanes`; `$store` puts a vector into lines.
+/// A method `$name` that unpacks, with the vectors and functions of `$lanes`; `$store` puts a vector into lines, `$integer` makes an integer scale what the products read.
 macro_rules! unpacks {
-    ($(#[$doc:meta])* $name:ident($($half:ident)?), $vector:ty, $features:literal, $lanes:ident, $store:ident) => {
+    ($(#[$doc:meta])* $name:ident($($half:ident)?), $vector:ty, $features:literal, $lanes:ident, $store:ident, $integer:ident) => {
         $(#[$doc])*
         #[target_feature(enable = $features)]
         pub(in crate::matmul::x86) unsafe fn $name<D: Strip<$vector>, const NARROW: bool, const BYTES: bool>(
@@ -47,7 +47,7 @@ macro_rules! unpacks {
             if BYTES && D::FORMAT.has_integer_scales() {
                 unrolled!(|J| if D::FORMAT.has_half_scales() { 16 } else { 8 } => {
                     // SAFETY: see above.
-                    self.integers[J].$store($($half,)? $lanes::twice(unsafe { D::integer(at, J) }));
+                    self.integers[J].$store($($half,)? $lanes::$integer(unsafe { D::integer(at, J) }));
                 });
             }
             each8!(|B| if B < offsets::<D>(present) {
@@ -79,13 +79,13 @@ impl Panel {
         ///
         /// # Safety
         /// The CPU has AVX-512, and `at` is a group of D of `present` blocks.
-        unpack_strip(), __m512i, "avx512f,avx512bw,avx2,fma,f16c", zmm, store_all
+        unpack_strip(), __m512i, "avx512f,avx512bw,avx2,fma,f16c", zmm, store_all, once
     );
     unpacks!(
         /// As [`Self::unpack`], of half of a group of a strip, with AVX2.
         ///
         /// # Safety
         /// `at` is that half of a group of D of `present` blocks.
-        unpack_half_strip(half), __m256i, "avx2,fma,f16c", ymm, store
+        unpack_half_strip(half), __m256i, "avx2,fma,f16c", ymm, store, twice
     );
 }

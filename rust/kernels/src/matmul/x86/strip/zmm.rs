@@ -66,6 +66,13 @@ pub(in crate::matmul::x86) fn twice(x: __m512i) -> __m512i {
     pair(x, x)
 }
 
+/// The low 16 bits of each lane, with zero above them.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw")]
+pub(in crate::matmul::x86) fn once(x: __m512i) -> __m512i {
+    _mm512_and_si512(x, _mm512_set1_epi32(0xffff))
+}
+
 /// Codes of four columns, their bias taken off, times int16 scales if the format has them: even columns, odd columns.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw")]
