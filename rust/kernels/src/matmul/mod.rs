@@ -143,7 +143,7 @@ impl<'a> OutView<'a> {
     #[cfg(target_arch = "x86_64")]
     #[inline]
     fn will_write(&self, token: usize, rows: Range<usize>) {
-        let at = self.ptr.wrapping_add(self.at(token, rows.start)).cast::<u8>();
+        let at = self.ptr.wrapping_add(self.at(token, rows.start)).addr();
         for line in 0..(rows.len() * size_of::<f32>()).div_ceil(64) {
             let place = at.wrapping_add(64 * line);
             // SAFETY: a hint, for whatever place.

@@ -187,7 +187,7 @@ fn fetch_share<X, const T: usize>(x: &[X; T], which: usize, block: usize, blocks
     for line in 0..each * blocks {
         let place = next.wrapping_add(64 * ((LANES * which + block) * each + line));
         // SAFETY: a hint, for whatever place.
-        unsafe { asm!("prefetcht0 [{}]", in(reg) place, options(nomem, nostack, preserves_flags)) };
+        unsafe { asm!("prefetcht0 [{}]", in(reg) place.addr(), options(nomem, nostack, preserves_flags)) };
     }
 }
 
