@@ -270,7 +270,7 @@ fn extreme_codes_do_not_saturate() {
 
 #[test]
 fn sums_up_to_sixteen_bits_and_beyond_are_exact() {
-    for format in Format::ALL.into_iter().filter(|format| format.has_integer_scales()) {
+    for format in [Format::Q2_K, Format::Q3_K, Format::Q4_K, Format::Q5_K, Format::Q6_K] {
         for byte in [0x00, 0x7f, 0x80, 0xff_u8] {
             let (rows, cols, tokens) = (17, 512, 9);
             let mut data = vec![byte; rows * format.row_bytes(cols).unwrap()];
@@ -416,7 +416,8 @@ fn wrong_shapes_are_refused() {
     let before_the_first = || {
         let weights = Weights::new(&data, Format::Q8_0, 2, 64).unwrap();
         let x = activations(2, 64, &[1.0; 128], int8);
-        let view = OutView::new(&mut [0.0; 8], 2, 0).from_row(1);
+        let mut out = [0.0; 8];
+        let view = OutView::new(&mut out, 2, 0).from_row(1);
         multiply(Isa::detect(), &weights, 0..2, &x, INT8, view, &mut Scratch::default());
     };
     assert_eq!(panic_text(before_the_first), "the output is too small");
