@@ -8,7 +8,8 @@ use crate::matmul::x86::strip::{At, Strip, ymm, zmm};
 
 use super::Panel;
 
-/// A method `$name` that unpacks, with the vectors and functions of `$lanes`; `$store` puts a vector into lines, `$integer` makes an integer scale what the products read.
+/// A method `$name` that unpacks, with the vectors and functions of `$lanes`; `$store` puts a vector into lines,
+/// `$integer` makes an integer scale what the products read.
 macro_rules! unpacks {
     ($(#[$doc:meta])* $name:ident($($half:ident)?), $vector:ty, $features:literal, $lanes:ident, $store:ident, $integer:ident) => {
         $(#[$doc])*
