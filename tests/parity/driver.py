@@ -55,8 +55,11 @@ class Driver:
         for store in stores.values():
             store.reserve(pages)
 
-    def step(self, work: Sequence[tuple[Text, int]]) -> None:
-        """Run `count` further tokens of each text in one batch and keep all their logits."""
+    def step(self, work: Sequence[tuple[Text, int]], wanted: Sequence[int] | None = None) -> None:
+        """Run `count` further tokens of each text in one batch and keep their logits.
+
+        wanted: the rows of the batch that have logits, ascending; None: all.
+        """
         ids: list[int] = []
         positions: list[int] = []
         starts = [0]
@@ -80,13 +83,14 @@ class Driver:
             row_starts=np.array(starts, np.int32),
             key_ends=key_ends,
             page_tables={kind: self._tables(kind, work) for kind in self.free},
-            wanted=np.arange(len(ids), dtype=np.int32),
+            wanted=np.arange(len(ids), dtype=np.int32) if wanted is None else np.array(wanted, np.int32),
             image_rows=np.concatenate(rows) if rows else None,
             image_at=np.concatenate(places) if rows else None,
         )
         logits = self.forward(batch)
         for (text, count), start in zip(work, starts, strict=False):
-            text.logits.append(logits[start : start + count])
+            own = (batch.wanted >= start) & (batch.wanted < start + count)
+            text.logits.append(logits[own])
             text.done += count
 
     def _tables(self, kind: LayerKind, work: Sequence[tuple[Text, int]]) -> NDArray[np.int32]:

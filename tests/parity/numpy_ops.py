@@ -75,6 +75,8 @@ def rotate(heads: Rows, rope: Rows) -> Rows:
 class NumpyOps:
     """Implements `ostro.ops.protocol.Ops`; slow, readable, float32 (norms and softmax in float64)."""
 
+    every_row = False
+
     def matrix(self, tensor: Tensor) -> NumpyMatrix:
         return NumpyMatrix(dequantize(tensor))
 

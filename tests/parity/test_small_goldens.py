@@ -92,6 +92,21 @@ def test_in_company_of_strangers(golden: CpuGolden) -> None:
     np.testing.assert_array_equal(np.concatenate(subject.logits), golden.run())
 
 
+@pytest.mark.parametrize("compute", ["f32", "auto"])
+def test_rows_without_logits_change_no_others(folder: str, compute: Compute) -> None:
+    """Two texts in three steps: the logits of some rows are wanted, of all rows of a text, of none."""
+    golden = Golden(folder, CpuOps(threads=2, compute=compute))
+    whole = golden.run()
+    third = len(golden.ids) // 3
+    driver = Driver(golden.model, golden.ops)
+    texts = [Text(golden.ids), Text(golden.ids[: 3 * third])]
+    for wanted in ([0, third - 2, third - 1, *range(third, 2 * third)], [], [1, 2 * third - 1]):
+        driver.step([(text, third) for text in texts], wanted)
+    rows = [[0, third - 2, third - 1, 2 * third + 1], [*range(third), 3 * third - 1]]
+    for text, own in zip(texts, rows, strict=True):
+        np.testing.assert_array_equal(np.concatenate(text.logits), whole[own])
+
+
 @pytest.mark.parametrize("threads", [1, 2, 3, 5])
 def test_results_do_not_depend_on_the_thread_count(folder: str, threads: int) -> None:
     one = Golden(folder, CpuOps(threads=1))

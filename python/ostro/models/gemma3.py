@@ -48,14 +48,31 @@ class DecoderLayer(Generic[MatrixT]):
     down_proj: MatrixT
     post_feedforward_norm: Norm
 
-    def forward(self, x: Rows, rope: Rows, batch: Batch, store: StoreT, ops: Ops[MatrixT, StoreT]) -> None:
-        """Add this block's two branches to the residual stream x [n, D], in place."""
+    def forward(
+        self,
+        x: Rows,
+        rope: Rows,
+        batch: Batch,
+        store: StoreT,
+        ops: Ops[MatrixT, StoreT],
+        queries: Batch | None = None,
+    ) -> Rows:
+        """The residual stream x [n, D] with this block's two branches added, in place.
+
+        queries: the wanted rows of the batch, if only these are read behind this block: keys and values are
+        written for all rows, the result is a copy [w, D].
+        """
         cache = LayerCache(store, self.index, self.kind)
         q = ops.qkv(x, self.input_norm, self.qkv_proj, self.q_norm, self.k_norm, rope, batch, cache)
-        a = ops.attend(q, batch, cache, self.scale, self.window)
+        if queries is not None:
+            x, q = x[batch.wanted], q[batch.wanted]
+            if len(x) == 0:
+                return x
+        a = ops.attend(q, queries or batch, cache, self.scale, self.window)
         ops.project_add(x, a, self.o_proj, self.post_attention_norm)
         h = ops.gated_gelu(x, self.pre_feedforward_norm, self.gate_proj, self.up_proj)
         ops.project_add(x, h, self.down_proj, self.post_feedforward_norm)
+        return x
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,9 +106,14 @@ class Gemma3(Generic[MatrixT]):
         if batch.image_rows is not None:
             x[batch.image_at] = batch.image_rows
         rope: RopeTables = {kind: ops.rope(batch.positions, f) for kind, f in self.inv_freq.items()}
-        for layer in self.layers:
-            layer.forward(x, rope[layer.kind], batch, stores[layer.kind], ops)
-        logits = ops.head(x, batch.wanted, self.norm, self.lm_head)
+        *layers, last = self.layers
+        for layer in layers:
+            x = layer.forward(x, rope[layer.kind], batch, stores[layer.kind], ops)
+        # The last block's keys and values are all that later steps read of rows without logits.
+        few = len(batch.wanted) < len(batch) and not ops.every_row
+        queries = batch.queries() if few else None
+        x = last.forward(x, rope[last.kind], batch, stores[last.kind], ops, queries)
+        logits = ops.head(x, batch.wanted if queries is None else queries.wanted, self.norm, self.lm_head)
         cap = self.config.final_logit_softcap
         return logits if cap is None else np.tanh(logits / cap) * np.float32(cap)
 

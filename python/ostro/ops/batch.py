@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
+import numpy as np
+
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
 LayerKind = Literal["global", "local"]
@@ -16,7 +17,8 @@ LayerKind = Literal["global", "local"]
 class Batch:
     """Rows of several sequences, concatenated; one row is one token.
 
-    token_ids, positions: int32 [n]. Rows of one sequence are consecutive, positions rise by 1.
+    token_ids, positions: int32 [n]. Rows of one sequence are consecutive, positions rise by 1 (in a batch of
+        `queries`: rise).
     row_starts: int32 [s + 1]; sequence i owns rows row_starts[i]:row_starts[i + 1].
     key_ends: int32 [n]; a row sees keys at positions below key_ends[row] (its own position + 1 for text, the
         end of the image run for an image row), and in local layers only those above position - window.
@@ -38,3 +40,17 @@ class Batch:
 
     def __len__(self) -> int:
         return len(self.token_ids)
+
+    def queries(self) -> Batch:
+        """The wanted rows alone, of the same sequences: what attention asks the keys of all rows with."""
+        rows = self.wanted
+        return replace(
+            self,
+            token_ids=self.token_ids[rows],
+            positions=self.positions[rows],
+            row_starts=np.searchsorted(rows, self.row_starts).astype(np.int32),
+            key_ends=self.key_ends[rows],
+            wanted=np.arange(len(rows), dtype=np.int32),
+            image_rows=None,
+            image_at=None,
+        )

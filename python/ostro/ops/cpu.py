@@ -74,6 +74,11 @@ class CpuOps:
         self._kv_dtype = self._encoder_dtype if kv_dtype is None else kv_dtype
         self._rooms: dict[str, Rows] = {}
 
+    @property
+    def every_row(self) -> bool:
+        """See `Ops.every_row`."""
+        return False
+
     def matrix(self, tensor: Tensor) -> _kernels.Matrix:
         """See `Ops.matrix`."""
         if len(tensor.shape) != 2:

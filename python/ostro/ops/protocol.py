@@ -94,6 +94,10 @@ class Ops(Protocol[MatrixT, StoreT]):
     The decoder's come first, then those of the image encoder, whose rows may be computed in any slices.
     """
 
+    @property
+    def every_row(self) -> bool:
+        """Whether rows are computed to the end even if nobody asked for their logits: somebody looks on."""
+
     def matrix(self, tensor: Tensor) -> MatrixT:
         """Adopt a weight [rows, cols] without copying it; BadTensor if its bytes do not fit its shape."""
 

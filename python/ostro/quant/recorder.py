@@ -85,6 +85,11 @@ class Recorder(Generic[MatrixT, StoreT]):
             self._sums[name] = sums
             self._rows[name] = self._rows.get(name, 0) + len(inputs)
 
+    @property
+    def every_row(self) -> bool:
+        """See `Ops.every_row`: every input of the last layer is recorded, too."""
+        return True
+
     def qkv(
         self,
         x: Rows,

@@ -19,7 +19,7 @@ from ostro.ops.protocol import Norm
 from ostro.quant.recorder import Recorder
 from ostro.quant.windows import windows
 from tests.parity.conftest import DATA
-from tests.parity.driver import run
+from tests.parity.driver import Driver, Text, run
 from tests.parity.numpy_ops import NumpyMatrix, NumpyOps, dequantize
 
 if TYPE_CHECKING:
@@ -88,6 +88,17 @@ def check(importance: Importance, model: Gemma3[NumpyMatrix]) -> None:
     for name, (mean, count) in reference.items():
         np.testing.assert_allclose(importance[name], mean, rtol=1e-5, err_msg=name)
         assert importance.rows[name] == count
+
+
+def test_rows_without_logits_are_recorded_in_every_layer() -> None:
+    ops = SpyOps()
+    model = Gemma3.load(checkpoint("text-small"), ops)
+    recorder = Recorder(ops, named_matrices(model))
+    ids, _ = golden("text-small")
+    Driver(model, recorder).step([(Text(ids), len(ids))], wanted=[len(ids) - 1])
+    rows = recorder.rows
+    assert rows.pop("embed_tokens.weight") == 1
+    assert set(rows.values()) == {len(ids)}
 
 
 @pytest.mark.parametrize("folder", ["text-small", "text-27b-like"])

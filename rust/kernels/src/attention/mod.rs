@@ -58,7 +58,7 @@ const MOST_PARTIAL: usize = 4 << 20;
 pub struct Attend<'a> {
     /// [n, heads * `head_dim`]; query head j uses kv head j / (heads / `kv_heads`).
     pub q: &'a [f32],
-    /// [n], rising by 1 within a sequence.
+    /// [n], rising within a sequence.
     pub positions: &'a [i32],
     /// [n]: a row sees keys at positions below this.
     pub key_ends: &'a [i32],
