@@ -19,7 +19,7 @@ __all__ = [
     "cache_size",
     "embed",
     "encoder_qkv",
-    "gated_gelu",
+    "feed_forward",
     "head",
     "layer_norm",
     "linear",
@@ -138,7 +138,18 @@ def attend(
     """Without lower bound when window is 0."""
 
 def project_add(team: Team, x: _F32, h: _F32, proj: Matrix, norm: _F32, eps: float) -> None: ...
-def gated_gelu(team: Team, x: _F32, norm: _F32, eps: float, gate: Matrix, up: Matrix, out: _F32) -> None: ...
+def feed_forward(
+    team: Team,
+    x: _F32,
+    norm: _F32,
+    eps: float,
+    gate: Matrix,
+    up: Matrix,
+    down: Matrix,
+    post_norm: _F32,
+    post_eps: float,
+    hidden: _F32 | None,
+) -> None: ...
 def head(team: Team, x: _F32, rows: _I32, norm: _F32, eps: float, proj: Matrix, out: _F32) -> None: ...
 def top_k(team: Team, logits: _F32, k: int) -> tuple[_I32, _F32]: ...
 def log_sum_exp(team: Team, logits: _F32) -> NDArray[np.float64]: ...

@@ -143,9 +143,20 @@ class NumpyOps:
     def project_add(self, x: Rows, h: Rows, proj: NumpyMatrix, norm: Norm) -> None:
         x += rms_norm(h @ proj.weights.T, norm)
 
-    def gated_gelu(self, x: Rows, norm: Norm, gate: NumpyMatrix, up: NumpyMatrix) -> Rows:
+    def feed_forward(
+        self,
+        x: Rows,
+        norm: Norm,
+        proj: tuple[NumpyMatrix, NumpyMatrix, NumpyMatrix],
+        post_norm: Norm,
+        hidden: Rows | None = None,
+    ) -> None:
+        gate, up, down = proj
         y = rms_norm(x, norm)
-        return np.asarray(gelu_tanh(y @ gate.weights.T) * (y @ up.weights.T), np.float32)
+        h = np.asarray(gelu_tanh(y @ gate.weights.T) * (y @ up.weights.T), np.float32)
+        if hidden is not None:
+            hidden[:] = h
+        self.project_add(x, h, down, post_norm)
 
     def head(self, x: Rows, rows: NDArray[np.int32], norm: Norm, proj: NumpyMatrix) -> Rows:
         return np.asarray(rms_norm(x[rows], norm) @ proj.weights.T, np.float32)

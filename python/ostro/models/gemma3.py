@@ -70,8 +70,8 @@ class DecoderLayer(Generic[MatrixT]):
                 return x
         a = ops.attend(q, queries or batch, cache, self.scale, self.window)
         ops.project_add(x, a, self.o_proj, self.post_attention_norm)
-        h = ops.gated_gelu(x, self.pre_feedforward_norm, self.gate_proj, self.up_proj)
-        ops.project_add(x, h, self.down_proj, self.post_feedforward_norm)
+        proj = (self.gate_proj, self.up_proj, self.down_proj)
+        ops.feed_forward(x, self.pre_feedforward_norm, proj, self.post_feedforward_norm)
         return x
 
 

@@ -258,11 +258,18 @@ class CpuOps:
         """See `Ops.project_add`."""
         _kernels.project_add(self._team, x, h, proj, norm.weight, norm.eps)
 
-    def gated_gelu(self, x: Rows, norm: Norm, gate: _kernels.Matrix, up: _kernels.Matrix) -> Rows:
-        """See `Ops.gated_gelu`."""
-        out = self._room("gated_gelu", len(x), gate.rows)
-        _kernels.gated_gelu(self._team, x, norm.weight, norm.eps, gate, up, out)
-        return out
+    def feed_forward(
+        self,
+        x: Rows,
+        norm: Norm,
+        proj: tuple[_kernels.Matrix, _kernels.Matrix, _kernels.Matrix],
+        post_norm: Norm,
+        hidden: Rows | None = None,
+    ) -> None:
+        """See `Ops.feed_forward`."""
+        _kernels.feed_forward(
+            self._team, x, norm.weight, norm.eps, *proj, post_norm.weight, post_norm.eps, hidden
+        )
 
     def head(self, x: Rows, rows: NDArray[np.int32], norm: Norm, proj: _kernels.Matrix) -> Rows:
         """See `Ops.head`."""

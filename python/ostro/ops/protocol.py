@@ -89,7 +89,7 @@ class LayerCache(Generic[StoreT]):
 
 
 class Ops(Protocol[MatrixT, StoreT]):
-    """About five calls per layer; each is one parallel region.
+    """Four calls per layer; each is one parallel region.
 
     The decoder's come first, then those of the image encoder, whose rows may be computed in any slices.
     """
@@ -143,8 +143,18 @@ class Ops(Protocol[MatrixT, StoreT]):
     def project_add(self, x: Rows, h: Rows, proj: MatrixT, norm: Norm) -> None:
         """Add norm(h @ proj^T) to x, in place."""
 
-    def gated_gelu(self, x: Rows, norm: Norm, gate: MatrixT, up: MatrixT) -> Rows:
-        """GeGLU gelu_tanh(y @ gate^T) * (y @ up^T) with y = norm(x): [n, F]; used until the next call."""
+    def feed_forward(
+        self,
+        x: Rows,
+        norm: Norm,
+        proj: tuple[MatrixT, MatrixT, MatrixT],
+        post_norm: Norm,
+        hidden: Rows | None = None,
+    ) -> None:
+        """Add post_norm(h @ down^T) to x, in place; GeGLU h = gelu_tanh(y @ gate^T) * (y @ up^T), y = norm(x).
+
+        proj: gate, up and down. hidden: [n, F], where h is left if somebody wants to see it.
+        """
 
     def head(self, x: Rows, rows: NDArray[np.int32], norm: Norm, proj: MatrixT) -> Rows:
         """Logits norm(x[rows]) @ proj^T: [w, V]."""

@@ -110,10 +110,21 @@ class Recorder(Generic[MatrixT, StoreT]):
         self._record(h, proj)
         self._ops.project_add(x, h, proj, norm)
 
-    def gated_gelu(self, x: Rows, norm: Norm, gate: MatrixT, up: MatrixT) -> Rows:
-        """See `Ops.gated_gelu`."""
+    def feed_forward(
+        self,
+        x: Rows,
+        norm: Norm,
+        proj: tuple[MatrixT, MatrixT, MatrixT],
+        post_norm: Norm,
+        hidden: Rows | None = None,
+    ) -> None:
+        """See `Ops.feed_forward`."""
+        gate, up, down = proj
+        if hidden is None:
+            hidden = np.empty((len(x), gate.rows), np.float32)
         self._record(_rms_norm(x, norm), gate, up)
-        return self._ops.gated_gelu(x, norm, gate, up)
+        self._ops.feed_forward(x, norm, proj, post_norm, hidden)
+        self._record(hidden, down)
 
     def head(self, x: Rows, rows: NDArray[np.int32], norm: Norm, proj: MatrixT) -> Rows:
         """See `Ops.head`."""

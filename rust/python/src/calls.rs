@@ -126,20 +126,27 @@ pub fn project_add(
 }
 
 #[pyfunction]
-pub fn gated_gelu(
+pub fn feed_forward(
     py: Python<'_>,
     team: &Team,
-    x: Rows<'_, f32>,
+    mut x: RowsOut<'_>,
     norm: Vector<'_, f32>,
     eps: f32,
     gate: &Matrix,
     up: &Matrix,
-    mut out: RowsOut<'_>,
+    down: &Matrix,
+    post_norm: Vector<'_, f32>,
+    post_eps: f32,
+    mut hidden: Option<RowsOut<'_>>,
 ) -> PyResult<()> {
-    let (x, out) = (x.as_slice()?, out.as_slice_mut()?);
-    let norm = Norm { weight: norm.as_slice()?, eps };
-    let (gate, up) = (gate.storage(), up.storage());
-    detached(py, || regions::gated_gelu(&team.0, x, norm, gate.weights(), up.weights(), out, team.1))
+    let x = x.as_slice_mut()?;
+    let hidden = hidden.as_mut().map(|hidden| hidden.as_slice_mut()).transpose()?;
+    let norms = [Norm { weight: norm.as_slice()?, eps }, Norm { weight: post_norm.as_slice()?, eps: post_eps }];
+    let [gate, up, down] = [gate.storage(), up.storage(), down.storage()];
+    detached(py, || {
+        let gate_and_up = [gate.weights(), up.weights()];
+        regions::feed_forward(&team.0, x, norms[0], gate_and_up, down.weights(), norms[1], hidden, team.1)
+    })
 }
 
 #[pyfunction]

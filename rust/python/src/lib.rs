@@ -114,7 +114,7 @@ mod _kernels {
     use pyo3::prelude::*;
 
     #[pymodule_export]
-    use super::calls::{attend, embed, gated_gelu, head, log_sum_exp, project_add, qkv, rope, top_k};
+    use super::calls::{attend, embed, feed_forward, head, log_sum_exp, project_add, qkv, rope, top_k};
     #[pymodule_export]
     use super::encoder::{encoder_qkv, layer_norm, linear, linear_add, norm_gelu};
     #[pymodule_export]

@@ -21,6 +21,8 @@ pub struct Needs {
     pub tiles: bool,
     /// Integer codes of up to so many tokens are kept for kernels that have sixteen rows as lanes, too.
     pub quads: usize,
+    /// Codes of 8 bits of more than a few tokens are kept as bytes alone.
+    pub bytes: bool,
 }
 
 /// How fine the integer codes of activations are.
@@ -61,6 +63,7 @@ impl Needs {
             blocks: weights.iter().filter_map(precision).max(),
             tiles: isa == Isa::Amx,
             quads,
+            bytes: isa == Isa::Avx512Vnni,
         }
     }
 }
@@ -102,7 +105,7 @@ pub struct Activations {
     steps: Vec<UnsafeCell<Step>>,
 }
 
-// SAFETY: shared access only reads, except for `write_tile`, whose contract excludes races.
+// SAFETY: shared access only reads, except for `write_tile` and `write_columns`, whose contracts exclude races.
 unsafe impl Sync for Activations {}
 
 impl Activations {
@@ -134,7 +137,8 @@ impl Activations {
         let groups = if needs.blocks.is_some() && !self.tiled { tokens * cols.div_ceil(GROUP) } else { 0 };
         // Kernels for few tokens read as many as they are made for, from the last group on, too.
         let few = if self.has_quads() { groups + TILE } else { 0 };
-        room(&mut self.groups, groups.max(few), || UnsafeCell::new(Group::ZERO));
+        let words = if self.has_words() { groups.max(few) } else { 0 };
+        room(&mut self.groups, words, || UnsafeCell::new(Group::ZERO));
         let bytes = if needs.blocks == Some(Precision::Int8) { groups } else { 0 };
         room(&mut self.bytes, bytes, || UnsafeCell::new(Bytes::ZERO));
         room(&mut self.quads, few, || UnsafeCell::new(Quads::ZERO));
@@ -166,6 +170,12 @@ impl Activations {
     /// Whether codes are kept for kernels that have sixteen rows as lanes.
     pub(super) fn has_quads(&self) -> bool {
         self.needs.blocks.is_some() && self.tokens <= self.needs.quads
+    }
+
+    /// Whether codes are kept as 16-bit numbers, perhaps beside others.
+    pub(super) fn has_words(&self) -> bool {
+        let bytes_alone = self.needs.bytes && self.needs.blocks == Some(Precision::Int8) && self.tokens > FEW;
+        self.needs.blocks.is_some() && !self.tiled && !bytes_alone
     }
 
     /// Tiles of [`TILE`] tokens, the last one perhaps not full.
@@ -234,13 +244,8 @@ impl Activations {
         for index in 0..self.cols.div_ceil(GROUP) {
             let columns = index * GROUP..self.cols.min((index + 1) * GROUP);
             let values = (0..count).map(|lane| &rows[lane * self.cols..][columns.clone()]);
-            let mut groups = [Group::ZERO; TILE];
-            for (group, values) in groups.iter_mut().zip(values) {
-                write_group(values, precision, group);
-            }
             // SAFETY: see above.
-            let (sums, steps) = unsafe { self.tile_mut(index, tile) };
-            tiled::pack(&groups, sums, steps);
+            unsafe { self.write_tile_group(tile, index, values, precision) };
         }
     }
 
@@ -261,19 +266,69 @@ impl Activations {
     /// Codes that are not in tiles, of group `index` of row `token`.
     ///
     /// # Safety
-    /// Nobody else accesses row `token`.
+    /// Nobody else accesses this group of row `token`.
     unsafe fn write_codes(&self, token: usize, index: usize, values: &[f32], precision: Precision) {
-        // SAFETY: the caller has sole access to the row, and so to its groups.
-        let group = unsafe { &mut *self.groups[index * self.tokens + token].get() };
+        let at = index * self.tokens + token;
+        let mut passing = Group::ZERO;
+        let group = match self.groups.get(at).filter(|_| self.has_words()) {
+            // SAFETY: the caller has sole access to the group.
+            Some(cell) => unsafe { &mut *cell.get() },
+            None => &mut passing,
+        };
         write_group(values, precision, group);
         if precision == Precision::Int8 {
             // SAFETY: as above.
-            write_bytes(group, unsafe { &mut *self.bytes[index * self.tokens + token].get() });
+            write_bytes(group, unsafe { &mut *self.bytes[at].get() });
         }
         if self.has_quads() {
             // SAFETY: as above.
-            write_quads(group, precision, unsafe { &mut *self.quads[index * self.tokens + token].get() });
+            write_quads(group, precision, unsafe { &mut *self.quads[at].get() });
         }
+    }
+
+    /// Stores the columns of group `index` of all rows, from any thread: `values` are [tokens, columns of the group].
+    ///
+    /// # Safety
+    /// Nobody else reads or writes this group during the call, and reads later are ordered after it.
+    ///
+    /// # Panics
+    /// When there are more or fewer values, or rows are kept as f32.
+    pub unsafe fn write_columns(&self, index: usize, values: &[f32]) {
+        let columns = GROUP.min(self.cols - index * GROUP);
+        assert_eq!(values.len(), self.tokens * columns, "group {index} has {columns} columns");
+        assert!(!self.needs.f32, "rows are f32");
+        let Some(precision) = self.needs.blocks else { return };
+        if self.tiled {
+            for (tile, rows) in values.chunks(TILE * columns).enumerate() {
+                // SAFETY: the caller has sole access to the group of all tiles.
+                unsafe { self.write_tile_group(tile, index, rows.chunks_exact(columns), precision) };
+            }
+        } else {
+            for (token, values) in values.chunks_exact(columns).enumerate() {
+                // SAFETY: as above.
+                unsafe { self.write_codes(token, index, values, precision) };
+            }
+        }
+    }
+
+    /// Codes in tiles, of group `index` of the rows of tile `tile`.
+    ///
+    /// # Safety
+    /// Nobody else accesses this group of the tile.
+    unsafe fn write_tile_group<'r>(
+        &self,
+        tile: usize,
+        index: usize,
+        rows: impl Iterator<Item = &'r [f32]>,
+        precision: Precision,
+    ) {
+        let mut groups = [Group::ZERO; TILE];
+        for (group, values) in groups.iter_mut().zip(rows) {
+            write_group(values, precision, group);
+        }
+        // SAFETY: the caller has sole access.
+        let (sums, steps) = unsafe { self.tile_mut(index, tile) };
+        tiled::pack(&groups, sums, steps);
     }
 
     /// Group `index` of tile `tile`: sums, and the steps of all planes.
@@ -325,7 +380,7 @@ impl Activations {
 
     /// Group `index` of columns, of every token.
     pub(super) fn groups(&self, index: usize) -> &[Group] {
-        assert!(self.needs.blocks.is_some() && !self.tiled, "these activations have no integer codes");
+        assert!(self.has_words(), "these activations have no 16-bit codes");
         let cells = &self.groups[index * self.tokens..][..self.tokens];
         // SAFETY: UnsafeCell<Group> has the layout of Group, and the contract of `write_tile` excludes a writer.
         unsafe { std::slice::from_raw_parts(UnsafeCell::raw_get(cells.as_ptr()), cells.len()) }

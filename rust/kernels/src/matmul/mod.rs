@@ -54,6 +54,9 @@ const LANES: usize = 8;
 /// Columns that share a scale of the activations.
 const GROUP: usize = LANES * BLOCK;
 
+/// The same: columns whose codes are written together ([`Activations::write_columns`]).
+pub const COLUMNS: usize = GROUP;
+
 /// How a product treats its activations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {

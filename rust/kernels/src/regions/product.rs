@@ -7,7 +7,7 @@ use super::{LayerNorm, Norm};
 use crate::formats::Weights;
 use crate::isa::Isa;
 use crate::matmul::{self, Activations, Mode, Needs, OutView, TILE};
-use crate::norm::{layer_norm, rms_norm};
+use crate::norm::{add_norm, layer_norm, rms_norm};
 use crate::team::{Disjoint, Worker};
 
 /// Scratch memory that is kept from call to call.
@@ -16,6 +16,8 @@ pub(super) struct Workspace {
     pub(super) shared: Activations,
     /// One per member; the locks are never contended.
     pub(super) members: Vec<Mutex<Member>>,
+    /// The same, of what is computed inside a region and multiplied again.
+    pub(super) hidden: Activations,
     /// Products [tokens, rows] that a later phase of the region reads.
     pub(super) products: [Vec<f32>; 2],
 }
@@ -26,7 +28,7 @@ pub(super) struct Member {
     pub(super) own: Activations,
     pub(super) scratch: matmul::Scratch,
     pub(super) row: Vec<f32>,
-    /// Products of a helping of rows.
+    /// Products of a helping of rows, and what is made of them.
     pub(super) products: [Vec<f32>; 2],
 }
 
@@ -34,6 +36,7 @@ impl Workspace {
     pub(super) fn new(members: usize) -> Self {
         Self {
             shared: Activations::new(),
+            hidden: Activations::new(),
             members: (0..members).map(|_| Mutex::default()).collect(),
             products: [Vec::new(), Vec::new()],
         }
@@ -168,6 +171,26 @@ pub(super) fn multiply(
         // SAFETY: the share hands every row to one member, and the buffer outlives the region.
         let view = unsafe { view(out, rows) };
         matmul::multiply(isa, weights, range, x, mode, view, scratch);
+    });
+}
+
+/// x += norm(branch), row by row. Both have rows as long as the norm; the branch is complete.
+pub(super) fn add_branch(
+    worker: &Worker<'_>,
+    phase: usize,
+    isa: Isa,
+    x: &Disjoint<'_, f32>,
+    branch: &Disjoint<'_, f32>,
+    norm: Norm<'_>,
+) {
+    let width = norm.weight.len();
+    worker.share(phase, x.len().checked_div(width).unwrap_or(0), 8, |range| {
+        for token in range {
+            let at = token * width..(token + 1) * width;
+            // SAFETY: the share hands every token to one member, and nobody else touches either.
+            let (row, branch) = unsafe { (x.range(at.clone()), branch.range(at)) };
+            add_norm(isa, row, branch, norm.weight, norm.eps);
+        }
     });
 }
 

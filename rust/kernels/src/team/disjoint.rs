@@ -53,4 +53,14 @@ impl<'a, T> Disjoint<'a, T> {
         // SAFETY: the range lies inside the slice, and the caller promises that nobody else uses it.
         unsafe { std::slice::from_raw_parts_mut(self.start.add(range.start), range.len()) }
     }
+
+    /// All elements, to be read.
+    ///
+    /// # Safety
+    /// While the result is in use nobody writes to them.
+    #[must_use]
+    pub unsafe fn read(&self) -> &[T] {
+        // SAFETY: the pointer and length of a live slice, which the caller promises nobody writes to.
+        unsafe { std::slice::from_raw_parts(self.start, self.len) }
+    }
 }

@@ -44,12 +44,30 @@ pub(super) struct Scratch {
 #[repr(align(64))]
 pub(super) struct Results(pub(super) [[f32; 8]; 2]);
 
-/// One group of columns of T tokens.
+/// One group of columns of T tokens: the codes that the inner loops read.
 #[derive(Clone, Copy)]
-pub(super) struct Tokens<'a, const T: usize> {
-    pub groups: &'a [Group; T],
-    /// The codes as bytes, for activations of 8 bits.
-    pub bytes: Option<&'a [Bytes; T]>,
+pub(super) enum Tokens<'a, const T: usize> {
+    Words(&'a [Group; T]),
+    Bytes(&'a [Bytes; T]),
+}
+
+impl<const T: usize> Tokens<'_, T> {
+    #[inline]
+    fn scale(self, token: usize) -> f32 {
+        match self {
+            Self::Words(groups) => groups[token].scale,
+            Self::Bytes(bytes) => bytes[token].scale,
+        }
+    }
+
+    /// The sum of the codes of a block.
+    #[inline]
+    fn sum(self, token: usize, block: usize) -> f32 {
+        match self {
+            Self::Words(groups) => groups[token].blocks[block],
+            Self::Bytes(bytes) => f32::from(bytes[token].blocks[block]),
+        }
+    }
 }
 
 /// The inner loops of an instruction set and a precision.
@@ -201,35 +219,36 @@ pub(super) unsafe fn multiply<D: Decode, K: Kernel, S: Source<D>>(
         let panels = &mut panels[..count.div_ceil(ROWS)];
         let width = panels.len();
         let results = room(results, x.tokens() * width, Results::default);
-        let groups = blocks.div_ceil(LANES);
-        for index in 0..groups {
+        let group_count = blocks.div_ceil(LANES);
+        for index in 0..group_count {
             let present = LANES.min(blocks - index * LANES);
             // SAFETY: the caller's promise; these rows have such a group.
             unsafe { S::unpack::<K>(panels, weights, (first, count), (index, present)) };
-            let bytes = if K::takes_bytes::<D>() { x.bytes(index) } else { &[] };
-            let tiles = x.groups(index).chunks(tile).zip(results.chunks_mut(tile * width));
-            for (number, (x, results)) in tiles.enumerate() {
+            let (groups, bytes): (&[Group], &[Bytes]) =
+                if K::takes_bytes::<D>() { (&[], x.bytes(index)) } else { (x.groups(index), &[]) };
+            for (number, results) in results.chunks_mut(tile * width).enumerate() {
                 let token = number * tile;
-                let bytes = bytes.get(token..).unwrap_or(&[]);
+                let (groups, bytes) = (groups.get(token..).unwrap_or(&[]), bytes.get(token..).unwrap_or(&[]));
+                let tokens = results.len() / width;
                 if index == 0 {
                     results.fill(Results::default());
                 }
-                if index + 1 == groups {
-                    (token..token + x.len())
+                if index + 1 == group_count {
+                    (token..token + tokens)
                         .for_each(|token| out.will_write(token, first.max(rows.start)..first + count));
                 }
                 // SAFETY: the caller's promise.
                 unsafe {
-                    match x.len() {
-                        1 => run::<D, K, 1>(panels, present, x, bytes, results),
-                        2 => run::<D, K, 2>(panels, present, x, bytes, results),
-                        3 => run::<D, K, 3>(panels, present, x, bytes, results),
-                        4 => run::<D, K, 4>(panels, present, x, bytes, results),
-                        5 => run::<D, K, 5>(panels, present, x, bytes, results),
-                        _ => run::<D, K, TILE>(panels, present, x, bytes, results),
+                    match tokens {
+                        1 => run::<D, K, 1>(panels, present, groups, bytes, results),
+                        2 => run::<D, K, 2>(panels, present, groups, bytes, results),
+                        3 => run::<D, K, 3>(panels, present, groups, bytes, results),
+                        4 => run::<D, K, 4>(panels, present, groups, bytes, results),
+                        5 => run::<D, K, 5>(panels, present, groups, bytes, results),
+                        _ => run::<D, K, TILE>(panels, present, groups, bytes, results),
                     }
                 }
-                if index + 1 == groups {
+                if index + 1 == group_count {
                     write(out, token, first, results, width, &rows);
                 }
             }
@@ -257,8 +276,11 @@ unsafe fn run<D: Decode, K: Kernel, const T: usize>(
     bytes: &[Bytes],
     results: &mut [Results],
 ) {
-    let groups = groups.first_chunk().expect("a tile has T tokens");
-    let x = Tokens { groups, bytes: bytes.first_chunk() };
+    let x = if K::takes_bytes::<D>() {
+        Tokens::Bytes(bytes.first_chunk().expect("a tile has T tokens"))
+    } else {
+        Tokens::Words(groups.first_chunk().expect("a tile has T tokens"))
+    };
     assert_eq!(results.len(), T * panels.len());
     // SAFETY: the caller's promise.
     unsafe { K::tile::<D, T>(panels, present, x, results) }

@@ -34,13 +34,13 @@ impl<const NARROW: bool> Kernel for Avx2<NARROW> {
         results: &mut [Results],
     ) {
         for (index, panel) in panels.iter().enumerate() {
-            let mut v = match x.bytes {
-                Some(bytes) if Self::takes_bytes::<D>() => byte_products::<D, T>(panel, present, bytes),
-                _ => products::<D, T>(panel, present, x.groups, D::FORMAT.run(NARROW)),
+            let mut v = match x {
+                Tokens::Bytes(bytes) => byte_products::<D, T>(panel, present, bytes),
+                Tokens::Words(groups) => products::<D, T>(panel, present, groups, D::FORMAT.run(NARROW)),
             };
             add_offsets::<D, T>(&mut v, panel, present, x);
             for t in 0..T {
-                let scale = _mm256_set1_ps(x.groups[t].scale);
+                let scale = _mm256_set1_ps(x.scale(t));
                 for half in 0..2 {
                     let result = &mut results[t * panels.len() + index].0[half];
                     let sum = _mm256_fmadd_ps(v[t][half], scale, load_f32(result));
@@ -106,15 +106,15 @@ fn add_offsets<D: Decode, const T: usize>(v: &mut Values<T>, panel: &Panel, pres
         let offsets = offset(part);
         for t in 0..T {
             for half in 0..2 {
-                v[t][half] = _mm256_fmadd_ps(offsets[half], _mm256_set1_ps(x.groups[t].blocks[part]), v[t][half]);
+                v[t][half] = _mm256_fmadd_ps(offsets[half], _mm256_set1_ps(x.sum(t, part)), v[t][half]);
             }
         }
     }
     if D::FORMAT.has_steps() {
         let offsets = offset(0);
-        let m = match x.bytes {
-            Some(bytes) => whole_steps::<D, T>(panel, bytes),
-            None => steps_of_groups::<D, T>(panel, x.groups),
+        let m = match x {
+            Tokens::Bytes(bytes) => whole_steps::<D, T>(panel, bytes),
+            Tokens::Words(groups) => steps_of_groups::<D, T>(panel, groups),
         };
         for t in 0..T {
             for half in 0..2 {

@@ -59,25 +59,25 @@ fn add<D: Decode, const R: usize, const T: usize>(
     stride: usize,
     index: usize,
 ) {
-    let mut v = match x.bytes {
-        Some(bytes) if D::FORMAT.has_integer_scales() && fit_words::<D, T>(bytes) => {
+    let mut v = match x {
+        Tokens::Bytes(bytes) if D::FORMAT.has_integer_scales() && fit_words::<D, T>(bytes) => {
             byte_products::<D, true, R, T>(panels, present, bytes, index)
         }
-        Some(bytes) => byte_products::<D, false, R, T>(panels, present, bytes, index),
-        None => products::<D, R, T>(panels, present, x.groups, index),
+        Tokens::Bytes(bytes) => byte_products::<D, false, R, T>(panels, present, bytes, index),
+        Tokens::Words(groups) => products::<D, R, T>(panels, present, groups, index),
     };
     for part in 0..offsets::<D>(present) {
         for t in 0..T {
             for r in 0..R {
                 let offset = _mm512_castsi512_ps(panels[r].offsets[part].load_all());
-                v[t][r] = _mm512_fmadd_ps(offset, _mm512_set1_ps(x.groups[t].blocks[part]), v[t][r]);
+                v[t][r] = _mm512_fmadd_ps(offset, _mm512_set1_ps(x.sum(t, part)), v[t][r]);
             }
         }
     }
     if D::FORMAT.has_steps() {
-        let m = match x.bytes {
-            Some(bytes) => whole_steps::<D, R, T>(panels, bytes),
-            None => steps_of_groups::<D, R, T>(panels, x.groups),
+        let m = match x {
+            Tokens::Bytes(bytes) => whole_steps::<D, R, T>(panels, bytes),
+            Tokens::Words(groups) => steps_of_groups::<D, R, T>(panels, groups),
         };
         for r in 0..R {
             let offset = _mm512_castsi512_ps(panels[r].offsets[0].load_all());
@@ -87,7 +87,7 @@ fn add<D: Decode, const R: usize, const T: usize>(
         }
     }
     for t in 0..T {
-        let scale = _mm512_set1_ps(x.bytes.map_or(x.groups[t].scale, |bytes| bytes[t].scale));
+        let scale = _mm512_set1_ps(x.scale(t));
         for r in 0..R {
             let at = results[t * stride + r].0.as_mut_ptr().cast::<f32>();
             // SAFETY: sixteen floats, aligned to 64 bytes.
