@@ -276,13 +276,18 @@ impl Activations {
             None => &mut passing,
         };
         write_group(values, precision, group);
+        let mut side = 0;
         if precision == Precision::Int8 {
             // SAFETY: as above.
-            write_bytes(group, unsafe { &mut *self.bytes[at].get() });
+            let bytes = unsafe { &mut *self.bytes[at].get() };
+            write_bytes(group, bytes);
+            side = bytes.side;
         }
         if self.has_quads() {
             // SAFETY: as above.
-            write_quads(group, precision, unsafe { &mut *self.quads[at].get() });
+            let quads = unsafe { &mut *self.quads[at].get() };
+            write_quads(group, precision, quads);
+            quads.side = side;
         }
     }
 

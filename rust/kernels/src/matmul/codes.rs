@@ -46,6 +46,8 @@ pub(crate) struct Quads {
     /// The same as 16-bit numbers, of codes of 8 bits: those of a block, or of two of them, are one 32-bit number.
     pub halves16: [i16; 2 * LANES],
     pub blocks16: [i16; LANES],
+    /// As in [`Bytes`], of codes of 8 bits.
+    pub side: i16,
 }
 
 /// A group of columns of T tokens, for weights in strips.
@@ -63,6 +65,7 @@ impl Quads {
         blocks: [0; LANES],
         halves16: [0; 2 * LANES],
         blocks16: [0; LANES],
+        side: 0,
     };
 }
 

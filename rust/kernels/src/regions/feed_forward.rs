@@ -52,8 +52,7 @@ pub fn feed_forward(
     let hidden_needs = Needs::of(isa, &[down], mode);
     let groups = width.div_ceil(COLUMNS);
     // A group of columns is quantised by who has computed it, while it is in the cache.
-    let at_once =
-        hidden.is_none() && !hidden_needs.f32 && tokens > TILE && groups >= GROUPS * machine.team.threads();
+    let at_once = hidden.is_none() && !hidden_needs.f32 && tokens > TILE && groups >= GROUPS * machine.team.threads();
     let x = Disjoint::new(x);
     machine.with(|team, workspace| {
         // SAFETY: nobody writes to x before the barriers that all readers of these rows have passed.
