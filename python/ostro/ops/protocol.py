@@ -151,7 +151,7 @@ class Ops(Protocol[MatrixT, StoreT]):
         post_norm: Norm,
         hidden: Rows | None = None,
     ) -> None:
-        """Add post_norm(h @ down^T) to x, in place; GeGLU h = gelu_tanh(y @ gate^T) * (y @ up^T), y = norm(x).
+        """Add post_norm(h @ down^T) to x, in place, with h = gelu_tanh(y @ gate^T) * (y @ up^T), y = norm(x).
 
         proj: gate, up and down. hidden: [n, F], where h is left if somebody wants to see it.
         """
