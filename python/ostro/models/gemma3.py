@@ -65,10 +65,10 @@ class DecoderLayer(Generic[MatrixT]):
         cache = LayerCache(store, self.index, self.kind)
         q = ops.qkv(x, self.input_norm, self.qkv_proj, self.q_norm, self.k_norm, rope, batch, cache)
         if queries is not None:
-            x, q = x[batch.wanted], q[batch.wanted]
+            x, q, batch = x[batch.wanted], q[batch.wanted], queries
             if len(x) == 0:
                 return x
-        a = ops.attend(q, queries or batch, cache, self.scale, self.window)
+        a = ops.attend(q, batch, cache, self.scale, self.window)
         ops.project_add(x, a, self.o_proj, self.post_attention_norm)
         proj = (self.gate_proj, self.up_proj, self.down_proj)
         ops.feed_forward(x, self.pre_feedforward_norm, proj, self.post_feedforward_norm)

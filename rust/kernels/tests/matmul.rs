@@ -167,7 +167,7 @@ proptest! {
         let range = first..first + ((rows - first) as f64 * length) as usize;
         let stride = rows + offset + padding;
         for isa in Isa::available() {
-            let needs = Needs { f32: true, blocks: mode.precision(format), tiles: isa == Isa::Amx, quads: 0, bytes: isa == Isa::Avx512Vnni };
+            let needs = Needs { f32: true, quads: 0, ..Needs::of(isa, &[weights], mode) };
             let x = activations(tokens, cols, &values, needs);
             let mut scratch = Scratch::default();
             let mut out = vec![-7.0; tokens * stride];
