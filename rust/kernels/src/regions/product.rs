@@ -148,9 +148,16 @@ impl Inputs<'_> {
 
 /// Rows that a member takes at a time: a few dozen helpings in all, so that a slow member does not hold up the others.
 pub(super) fn helping(rows: usize, tokens: usize, members: usize) -> usize {
+    let fair = rows / (members * 8);
+    if tokens > TILE && rows >= 2 * PAIR * members {
+        return (fair / PAIR * PAIR).clamp(PAIR, 128);
+    }
     let most = if tokens < 4 { FEW_ROWS } else { 128 };
-    (rows / (members * 8)).next_multiple_of(16).clamp(16, most)
+    fair.next_multiple_of(16).clamp(16, most)
 }
+
+/// Rows that many tokens meet at least, where there are enough for everybody: sixteen leave a core idle for a third of the time.
+const PAIR: usize = 32;
 
 /// Most rows of a helping with few tokens: those of a member lie in a row, hence there is no need for long ones.
 const FEW_ROWS: usize = 64;

@@ -37,6 +37,9 @@ impl<const NARROW: bool> Kernel for Vnni<NARROW> {
         results: &mut [Results],
     ) {
         let all = panels.len();
+        if let ([one, two, three, four], false) = (panels, NARROW) {
+            return add::<D, 4, T>([one, two, three, four], present, x, results, all, 0);
+        }
         for (index, panels) in panels.chunks(PANELS).enumerate() {
             let results = &mut results[PANELS * index..];
             match panels {
@@ -146,7 +149,7 @@ fn products<D: Decode, const R: usize, const T: usize>(
     let run = D::FORMAT.run(false);
     let mut v = [[_mm512_setzero_ps(); R]; T];
     for index in 0..present / run {
-        fetch_share(x, which, run * index, run);
+        fetch_share::<_, R, T>(x, which, run * index, run);
         let mut sums: Sums<R, T> = [[_mm512_setzero_si512(); R]; T];
         for pair in 16 * run * index..16 * run * (index + 1) {
             let mut w = [_mm512_setzero_si512(); R];
@@ -156,7 +159,7 @@ fn products<D: Decode, const R: usize, const T: usize>(
             for t in 0..T {
                 let a = _mm512_set1_epi32(pair_of(&x[t], pair));
                 for r in 0..R {
-                    sums[t][r] = _mm512_dpwssd_epi32(sums[t][r], w[r], a);
+                    sums[t][r] = add_pairs(sums[t][r], w[r], a);
                 }
             }
         }
@@ -180,9 +183,9 @@ fn add_run<const R: usize, const T: usize>(v: &mut Values<R, T>, sums: &Sums<R, 
 /// Fetches what the next tile reads into L1, in as many shares as there are blocks of pairs of panels (`which`) with this one:
 /// at once they would wait for each other.
 #[inline]
-fn fetch_share<X, const T: usize>(x: &[X; T], which: usize, block: usize, blocks: usize) {
+fn fetch_share<X, const R: usize, const T: usize>(x: &[X; T], which: usize, block: usize, blocks: usize) {
     let lines = T * size_of::<X>() / 64;
-    let each = lines.div_ceil(super::PANELS / PANELS * LANES);
+    let each = lines.div_ceil(super::PANELS / R * LANES);
     let next = x.as_ptr().wrapping_add(T).cast::<u8>();
     for line in 0..each * blocks {
         let place = next.wrapping_add(64 * ((LANES * which + block) * each + line));
@@ -229,9 +232,9 @@ fn byte_products<D: Decode, const WORDS: bool, const R: usize, const T: usize>(
     let mut sums: Sums<R, T> = [[_mm512_setzero_si512(); R]; T];
     for part in 0..8 * present / quads {
         if quads == 8 {
-            fetch_share(x, which, part, 1);
+            fetch_share::<_, R, T>(x, which, part, 1);
         } else if part % 2 == 0 {
-            fetch_share(x, which, part / 2, 1);
+            fetch_share::<_, R, T>(x, which, part / 2, 1);
         }
         let mut products: Sums<R, T> = [[_mm512_setzero_si512(); R]; T];
         if D::BIAS != 0 {
