@@ -165,13 +165,15 @@ pub(super) fn write_group(values: &[f32], precision: Precision, group: &mut Grou
         return unsafe { quantize_avx2(values, precision, group) };
     }
     quantize(values, precision, group);
+    sum(group);
 }
 
-/// [`quantize`] in wider vectors: the same operations.
+/// [`quantize`] in wider vectors: the same operations; and [`sum`].
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2")]
 fn quantize_avx2(values: &[f32], precision: Precision, group: &mut Group) {
     quantize(values, precision, group);
+    super::x86::sum(group);
 }
 
 /// Quantises up to 256 columns, a multiple of 32; absent ones become zero.
@@ -192,6 +194,11 @@ fn quantize(values: &[f32], precision: Precision, group: &mut Group) {
         }
     }
     absent.fill(0);
+    group.scale = scale;
+}
+
+/// Adds up the codes of each half block and of each block.
+fn sum(group: &mut Group) {
     for (sums, codes) in group.halves.as_chunks_mut::<2>().0.iter_mut().zip(group.codes.as_chunks::<BLOCK>().0) {
         for (half, sum) in sums.iter_mut().enumerate() {
             let at = |i: usize| i32::from(codes[8 * half + i]) + i32::from(codes[16 + 8 * half + i]);
@@ -201,7 +208,6 @@ fn quantize(values: &[f32], precision: Precision, group: &mut Group) {
     for (sum, [low, high]) in group.blocks.iter_mut().zip(group.halves.as_chunks::<2>().0) {
         *sum = low + high;
     }
-    group.scale = scale;
 }
 
 /// Scale of a group and what its values are multiplied with.
@@ -228,6 +234,7 @@ mod tests {
         write_group(values, precision, &mut group);
         let mut plain = Group { codes: [7; GROUP], scale: 1.0, ..Group::ZERO };
         quantize(values, precision, &mut plain);
+        sum(&mut plain);
         assert_eq!((plain.codes, plain.halves), (group.codes, group.halves));
         assert_eq!((plain.blocks, plain.scale.to_bits()), (group.blocks, group.scale.to_bits()));
         group

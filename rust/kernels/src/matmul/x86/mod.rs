@@ -33,7 +33,7 @@ use crate::isa::Isa;
 use decode::Decode;
 
 pub(super) use amx::pack;
-pub(super) use narrow::narrow;
+pub(super) use narrow::{narrow, sum};
 
 use super::activations::{Activations, FEW, Precision};
 use super::{LANES, OutView};

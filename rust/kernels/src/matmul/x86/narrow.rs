@@ -1,10 +1,36 @@
-//! Codes of 8 bits as bytes, with AVX2: compilers put the bytes together one by one.
+//! Codes of 8 bits as bytes, and sums of codes, with AVX2: compilers put them together one by one.
 
 use core::arch::x86_64::*;
 
 use crate::formats::BLOCK;
 use crate::matmul::LANES;
 use crate::matmul::codes::{Bytes, Group};
+
+/// As `codes::sum`.
+#[target_feature(enable = "avx2")]
+pub(in crate::matmul) fn sum(group: &mut Group) {
+    let codes = group.codes.as_chunks::<BLOCK>().0;
+    // Four columns of each half block, added up.
+    let fours = |block: usize| {
+        let at = codes[block].as_ptr().cast::<__m256i>();
+        // SAFETY: 32 codes, the even ones and then the odd ones, aligned to 32 bytes.
+        let both = unsafe { _mm256_add_epi16(_mm256_load_si256(at), _mm256_load_si256(at.add(1))) };
+        _mm256_madd_epi16(both, _mm256_set1_epi16(1))
+    };
+    let sums = group.halves.as_chunks_mut::<8>().0.iter_mut().zip(group.blocks.as_chunks_mut::<4>().0);
+    for (index, (halves, blocks)) in sums.enumerate() {
+        let twos = |block: usize| _mm256_hadd_epi32(fours(4 * index + block), fours(4 * index + block + 1));
+        // Lower halves of four blocks, then their upper halves.
+        let sums = _mm256_hadd_epi32(twos(0), twos(2));
+        let both = _mm_add_epi32(_mm256_castsi256_si128(sums), _mm256_extracti128_si256::<1>(sums));
+        let sums = _mm256_permutevar8x32_epi32(sums, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
+        // SAFETY: eight floats and four.
+        unsafe {
+            _mm256_storeu_ps(halves.as_mut_ptr(), _mm256_cvtepi32_ps(sums));
+            _mm_storeu_ps(blocks.as_mut_ptr(), _mm_cvtepi32_ps(both));
+        }
+    }
+}
 
 /// As `codes::narrow`.
 #[target_feature(enable = "avx2")]
