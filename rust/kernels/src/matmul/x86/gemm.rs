@@ -44,7 +44,35 @@ pub(super) struct Scratch {
 #[repr(align(64))]
 pub(super) struct Results(pub(super) [[f32; 8]; 2]);
 
-/// One group of columns of T tokens: the codes that the inner loops read.
+/// One group of columns of some tokens: the codes that the inner loops read.
+#[derive(Clone, Copy)]
+pub(super) enum Codes<'a> {
+    Words(&'a [Group]),
+    Bytes(&'a [Bytes]),
+}
+
+impl<'a> Codes<'a> {
+    /// Those from `token` on.
+    #[inline]
+    fn from(self, token: usize) -> Self {
+        match self {
+            Self::Words(groups) => Self::Words(&groups[token..]),
+            Self::Bytes(bytes) => Self::Bytes(&bytes[token..]),
+        }
+    }
+
+    /// Those of tile `number`, of T tokens.
+    #[inline]
+    fn tile<const T: usize>(self, number: usize) -> Tokens<'a, T> {
+        let whole = "a tile has T tokens";
+        match self {
+            Self::Words(groups) => Tokens::Words(groups[number * T..].first_chunk().expect(whole)),
+            Self::Bytes(bytes) => Tokens::Bytes(bytes[number * T..].first_chunk().expect(whole)),
+        }
+    }
+}
+
+/// The same of a tile of T tokens.
 #[derive(Clone, Copy)]
 pub(super) enum Tokens<'a, const T: usize> {
     Words(&'a [Group; T]),
@@ -81,16 +109,11 @@ pub(super) trait Kernel {
     /// Whether weights of D are unpacked as bytes.
     fn takes_bytes<D: Decode>() -> bool;
 
-    /// Adds the products of one group of `present` blocks to the results of T tokens, [token][panel].
+    /// Adds the products of one group of `present` blocks to the results of tiles of T tokens, [token][panel].
     ///
     /// # Safety
     /// The CPU has the instruction set.
-    unsafe fn tile<D: Decode, const T: usize>(
-        panels: &[Panel],
-        present: usize,
-        x: Tokens<'_, T>,
-        results: &mut [Results],
-    );
+    unsafe fn tiles<D: Decode, const T: usize>(panels: &[Panel], present: usize, x: Codes<'_>, results: &mut [Results]);
 }
 
 /// Where panels come from.
@@ -224,31 +247,34 @@ pub(super) unsafe fn multiply<D: Decode, K: Kernel, S: Source<D>>(
             let present = LANES.min(blocks - index * LANES);
             // SAFETY: the caller's promise; these rows have such a group.
             unsafe { S::unpack::<K>(panels, weights, (first, count), (index, present)) };
-            let (groups, bytes): (&[Group], &[Bytes]) =
-                if K::takes_bytes::<D>() { (&[], x.bytes(index)) } else { (x.groups(index), &[]) };
-            for (number, results) in results.chunks_mut(tile * width).enumerate() {
-                let token = number * tile;
-                let (groups, bytes) = (groups.get(token..).unwrap_or(&[]), bytes.get(token..).unwrap_or(&[]));
+            let x_group =
+                if K::takes_bytes::<D>() { Codes::Bytes(x.bytes(index)) } else { Codes::Words(x.groups(index)) };
+            if index == 0 {
+                results.fill(Results::default());
+            }
+            // Whole tiles in one go; after the last group each is written while it is in L1.
+            let last = index + 1 == group_count;
+            let step = if last { tile } else { x.tokens() / tile * tile };
+            for (number, results) in results.chunks_mut(step * width).enumerate() {
+                let token = number * step;
                 let tokens = results.len() / width;
-                if index == 0 {
-                    results.fill(Results::default());
-                }
-                if index + 1 == group_count {
+                let x = x_group.from(token);
+                if last {
                     (token..token + tokens)
                         .for_each(|token| out.will_write(token, first.max(rows.start)..first + count));
                 }
                 // SAFETY: the caller's promise.
                 unsafe {
-                    match tokens {
-                        1 => run::<D, K, 1>(panels, present, groups, bytes, results),
-                        2 => run::<D, K, 2>(panels, present, groups, bytes, results),
-                        3 => run::<D, K, 3>(panels, present, groups, bytes, results),
-                        4 => run::<D, K, 4>(panels, present, groups, bytes, results),
-                        5 => run::<D, K, 5>(panels, present, groups, bytes, results),
-                        _ => run::<D, K, TILE>(panels, present, groups, bytes, results),
+                    match tokens.min(tile) {
+                        1 => K::tiles::<D, 1>(panels, present, x, results),
+                        2 => K::tiles::<D, 2>(panels, present, x, results),
+                        3 => K::tiles::<D, 3>(panels, present, x, results),
+                        4 => K::tiles::<D, 4>(panels, present, x, results),
+                        5 => K::tiles::<D, 5>(panels, present, x, results),
+                        _ => K::tiles::<D, TILE>(panels, present, x, results),
                     }
                 }
-                if index + 1 == group_count {
+                if last {
                     write(out, token, first, results, width, &rows);
                 }
             }
@@ -264,26 +290,6 @@ fn write(out: &mut OutView<'_>, token: usize, first: usize, results: &[Results],
             out.set_sixteen(token + t, first + panel * ROWS, values, rows);
         }
     }
-}
-
-/// # Safety
-/// The CPU has the instruction set of K.
-#[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn run<D: Decode, K: Kernel, const T: usize>(
-    panels: &[Panel],
-    present: usize,
-    groups: &[Group],
-    bytes: &[Bytes],
-    results: &mut [Results],
-) {
-    let x = if K::takes_bytes::<D>() {
-        Tokens::Bytes(bytes.first_chunk().expect("a tile has T tokens"))
-    } else {
-        Tokens::Words(groups.first_chunk().expect("a tile has T tokens"))
-    };
-    assert_eq!(results.len(), T * panels.len());
-    // SAFETY: the caller's promise.
-    unsafe { K::tile::<D, T>(panels, present, x, results) }
 }
 
 /// Codes 2 * pair and 2 * pair + 1; `pair` is below 128.

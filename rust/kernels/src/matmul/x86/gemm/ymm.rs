@@ -8,7 +8,7 @@ use core::arch::x86_64::*;
 use crate::formats::BLOCK;
 use crate::matmul::codes::{Bytes, Group};
 
-use super::{Kernel, Results, Tokens, two_of, two_sums};
+use super::{Codes, Kernel, Results, Tokens, two_of, two_sums};
 use crate::matmul::x86::decode::{Decode, fits_pairs, offsets, quads_of_sum, steps, sum_of};
 use crate::matmul::x86::lanes::{each8, load_f32, store_f32};
 use crate::matmul::x86::panel::{Lines, Panel};
@@ -27,25 +27,39 @@ impl<const NARROW: bool> Kernel for Avx2<NARROW> {
     }
 
     #[target_feature(enable = "avx2,fma,f16c")]
-    unsafe fn tile<D: Decode, const T: usize>(
+    unsafe fn tiles<D: Decode, const T: usize>(
         panels: &[Panel],
         present: usize,
-        x: Tokens<'_, T>,
+        x: Codes<'_>,
         results: &mut [Results],
     ) {
-        for (index, panel) in panels.iter().enumerate() {
-            let mut v = match x {
-                Tokens::Bytes(bytes) => byte_products::<D, T>(panel, present, bytes),
-                Tokens::Words(groups) => products::<D, T>(panel, present, groups, D::FORMAT.run(NARROW)),
-            };
-            add_offsets::<D, T>(&mut v, panel, present, x);
-            for t in 0..T {
-                let scale = _mm256_set1_ps(x.scale(t));
-                for half in 0..2 {
-                    let result = &mut results[t * panels.len() + index].0[half];
-                    let sum = _mm256_fmadd_ps(v[t][half], scale, load_f32(result));
-                    store_f32(result, sum);
-                }
+        for (number, results) in results.chunks_exact_mut(T * panels.len()).enumerate() {
+            tile::<D, T>(panels, present, x.tile(number), D::FORMAT.run(NARROW), results);
+        }
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn tile<D: Decode, const T: usize>(
+    panels: &[Panel],
+    present: usize,
+    x: Tokens<'_, T>,
+    run: usize,
+    results: &mut [Results],
+) {
+    for (index, panel) in panels.iter().enumerate() {
+        let mut v = match x {
+            Tokens::Bytes(bytes) => byte_products::<D, T>(panel, present, bytes),
+            Tokens::Words(groups) => products::<D, T>(panel, present, groups, run),
+        };
+        add_offsets::<D, T>(&mut v, panel, present, x);
+        for t in 0..T {
+            let scale = _mm256_set1_ps(x.scale(t));
+            for half in 0..2 {
+                let result = &mut results[t * panels.len() + index].0[half];
+                let sum = _mm256_fmadd_ps(v[t][half], scale, load_f32(result));
+                store_f32(result, sum);
             }
         }
     }

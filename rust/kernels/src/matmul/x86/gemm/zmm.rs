@@ -8,11 +8,12 @@ use core::arch::x86_64::*;
 use crate::matmul::LANES;
 use crate::matmul::codes::{Bytes, Group};
 
-use super::{Kernel, Results, Tokens, pair_of, quad_of, two_sums};
+use super::{Codes, Kernel, Results, Tokens, pair_of, quad_of, two_sums};
 use crate::matmul::x86::decode::{Decode, offsets, steps, sum_of};
 use crate::matmul::x86::panel::Panel;
 
-/// Panels of a tile: 2 x 6 accumulators hide the latency of the products, five cycles at two a cycle.
+/// Panels that bytes take at a time: 2 x 6 accumulators hide the latency of the products, five cycles at two a cycle, and leave
+/// registers for sums. Words take all panels that are unpacked together, where there are so many.
 const PANELS: usize = 2;
 
 /// [token][panel]
@@ -30,22 +31,26 @@ impl<const NARROW: bool> Kernel for Vnni<NARROW> {
     }
 
     #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
-    unsafe fn tile<D: Decode, const T: usize>(
+    unsafe fn tiles<D: Decode, const T: usize>(
         panels: &[Panel],
         present: usize,
-        x: Tokens<'_, T>,
+        x: Codes<'_>,
         results: &mut [Results],
     ) {
         let all = panels.len();
-        if let ([one, two, three, four], false) = (panels, NARROW) {
-            return add::<D, 4, T>([one, two, three, four], present, x, results, all, 0);
-        }
-        for (index, panels) in panels.chunks(PANELS).enumerate() {
-            let results = &mut results[PANELS * index..];
-            match panels {
-                [one] => add::<D, 1, T>([one], present, x, results, all, index),
-                [one, two] => add::<D, PANELS, T>([one, two], present, x, results, all, index),
-                _ => unreachable!("chunks have one or two panels"),
+        for (number, results) in results.chunks_exact_mut(T * all).enumerate() {
+            let x = x.tile::<T>(number);
+            if let ([one, two, three, four], false) = (panels, NARROW) {
+                add::<D, { super::PANELS }, T>([one, two, three, four], present, x, results, all, 0);
+                continue;
+            }
+            for (index, panels) in panels.chunks(PANELS).enumerate() {
+                let results = &mut results[PANELS * index..];
+                match panels {
+                    [one] => add::<D, 1, T>([one], present, x, results, all, index),
+                    [one, two] => add::<D, PANELS, T>([one, two], present, x, results, all, index),
+                    _ => unreachable!("chunks have one or two panels"),
+                }
             }
         }
     }
@@ -180,8 +185,8 @@ fn add_run<const R: usize, const T: usize>(v: &mut Values<R, T>, sums: &Sums<R, 
     }
 }
 
-/// Fetches what the next tile reads into L1, in as many shares as there are blocks of pairs of panels (`which`) with this one:
-/// at once they would wait for each other.
+/// Fetches what the next tile reads into L1, in as many shares as there are blocks of R panels (`which`) with this one: at once
+/// they would wait for each other.
 #[inline]
 fn fetch_share<X, const R: usize, const T: usize>(x: &[X; T], which: usize, block: usize, blocks: usize) {
     let lines = T * size_of::<X>() / 64;
