@@ -30,7 +30,7 @@ MACHINE = Machine(
 )
 WORK = Work(
     layer_bytes=60_000_000,
-    layer_macs=100_000_000,
+    prompt_macs=100_000_000,
     head_bytes=40_000_000,
     head_macs=50_000_000,
     attention=(Attention(position_bytes=1000, position_macs=2000, window=None),),

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from tests.server.conftest import Served
 
-NOTHING = Work(layer_bytes=1, layer_macs=1, head_bytes=1, head_macs=1, attention=(), dense=False)
+NOTHING = Work(layer_bytes=1, prompt_macs=1, head_bytes=1, head_macs=1, attention=(), dense=False)
 
 
 @pytest.fixture

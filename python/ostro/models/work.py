@@ -38,7 +38,8 @@ StoredT = TypeVar("StoredT", bound=StoredMatrix)
 class Attention:
     """The layers of one kind. position_bytes: keys and values of one position, all these layers together.
 
-    position_macs: one row with one position, all these layers together. window: None sees everything.
+    position_macs: one row of a prompt with one position, all these layers together but the model's last one,
+    of whose output later positions read nothing. window: None sees everything.
     """
 
     position_bytes: int
@@ -55,12 +56,13 @@ class Attention:
 class Work:
     """The work of a text model. The row of the embedding is not counted; a tied head is, once.
 
-    layer_bytes, layer_macs: the matrices of all layers. head_bytes, head_macs: the head's.
-    dense: no layer has quantized weights.
+    layer_bytes: the matrices of all layers. prompt_macs: what a position of a prompt takes whose logits
+    nobody wants: all matrices, but of the last layer those of keys and values alone. head_bytes, head_macs:
+    the head's. dense: no layer has quantized weights.
     """
 
     layer_bytes: int
-    layer_macs: int
+    prompt_macs: int
     head_bytes: int
     head_macs: int
     attention: tuple[Attention, ...]
@@ -71,20 +73,22 @@ class Work:
         """Of a loaded model."""
         config = model.config
         *matrices, head = text_matrices(model)
+        last = model.layers[-1]
+        for_logits = (last.qkv_proj[0], last.o_proj, last.gate_proj, last.up_proj, last.down_proj)
         kinds = config.layer_kinds
         # Scores and the weighted sum: two products per query head.
         row_macs = 2 * config.num_attention_heads * config.head_dim
         attention = [
             Attention(
                 position_bytes=store.page_nbytes // PAGE_SIZE,
-                position_macs=kinds.count(kind) * row_macs,
+                position_macs=kinds[:-1].count(kind) * row_macs,
                 window=config.sliding_window if kind == "local" else None,
             )
             for kind, store in model.kv_stores(ops).items()
         ]
         return cls(
             layer_bytes=_nbytes(matrices),
-            layer_macs=_weights(matrices),
+            prompt_macs=_weights(matrices) - _weights(for_logits),
             head_bytes=_nbytes([head]),
             head_macs=_weights([head]),
             attention=tuple(attention),
@@ -97,9 +101,9 @@ class Work:
         return tokens * (self.layer_bytes + self.head_bytes) + kv
 
     def prefill_macs(self, start: int, tokens: int) -> int:
-        """MACs of reading the positions [start, start + tokens) of one sequence, without the head."""
+        """MACs of reading the positions [start, start + tokens) of one sequence, without what logits take."""
         attention = sum(kind.position_macs * kind.seen(start, tokens) for kind in self.attention)
-        return tokens * self.layer_macs + attention
+        return tokens * self.prompt_macs + attention
 
 
 def _nbytes(matrices: Iterable[StoredMatrix]) -> int:

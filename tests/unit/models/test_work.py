@@ -134,7 +134,10 @@ def work_of(shape: Gemma3[Any]) -> Work:
 def test_the_4b_by_hand() -> None:
     work = work_of(SHAPE_4B)
     # Per layer: q and o 2560 * 2048 each, k and v 2560 * 1024 each, three of 2560 * 10240.
-    assert work.layer_macs == 34 * (2 * 5_242_880 + 2 * 2_621_440 + 3 * 26_214_400) == 3_208_642_560
+    all_layers = 34 * (2 * 5_242_880 + 2 * 2_621_440 + 3 * 26_214_400)
+    assert all_layers == 3_208_642_560
+    # Of the last layer keys and values alone.
+    assert work.prompt_macs == all_layers - 2 * 5_242_880 - 3 * 26_214_400 == 3_119_513_600
     assert work.head_macs == 262_208 * 2560 == 671_252_480
     # 144 bytes for 256 weights of Q4_K, 210 for Q6_K.
     assert work.layer_bytes == 3_208_642_560 // 256 * 144 == 1_804_861_440
@@ -144,8 +147,8 @@ def test_the_4b_by_hand() -> None:
     local, everything = work.attention
     assert (local.window, everything.window) == (1024, None)
     assert (local.position_bytes, everything.position_bytes) == (29 * 4096, 5 * 4096)
-    # 8 query heads of 256: a score and a weighted sum.
-    assert (local.position_macs, everything.position_macs) == (29 * 4096, 5 * 4096)
+    # 8 query heads of 256: a score and a weighted sum, in all layers but the last, which is local.
+    assert (local.position_macs, everything.position_macs) == (28 * 4096, 5 * 4096)
 
 
 def test_a_step_reads_all_weights_and_the_visible_keys_and_values() -> None:
@@ -161,10 +164,10 @@ def test_a_step_reads_all_weights_and_the_visible_keys_and_values() -> None:
 def test_prefill_multiplies_the_weights_and_the_visible_positions() -> None:
     work = work_of(SHAPE_4B)
     seen = 512 * 513 // 2
-    assert work.prefill_macs(0, 512) == 512 * 3_208_642_560 + 34 * 4096 * seen
+    assert work.prefill_macs(0, 512) == 512 * 3_119_513_600 + 33 * 4096 * seen
     after = 1024 * 512
-    expected = 29 * 4096 * after + 5 * 4096 * (2048 * 512 + seen)
-    assert work.prefill_macs(2048, 512) == 512 * 3_208_642_560 + expected
+    expected = 28 * 4096 * after + 5 * 4096 * (2048 * 512 + seen)
+    assert work.prefill_macs(2048, 512) == 512 * 3_119_513_600 + expected
 
 
 def test_the_window_cuts_in_the_middle_of_a_run() -> None:
@@ -207,7 +210,8 @@ def test_the_real_270m() -> None:
     assert work.layer_bytes == sum(matrices.values())
     assert work.layer_bytes + work.head_bytes == 246_364_160
     # Per layer: q and o 640 * 1024 each, k and v 640 * 256 each, three of 640 * 2048.
-    assert work.layer_macs == 18 * (2 * 655_360 + 2 * 163_840 + 3 * 1_310_720) == 100_270_080
+    all_layers = 18 * (2 * 655_360 + 2 * 163_840 + 3 * 1_310_720)
+    assert work.prompt_macs == all_layers - 2 * 655_360 - 3 * 1_310_720 == 95_027_200
     assert work.head_macs == 262_144 * 640
     assert [(kind.window, kind.position_bytes) for kind in work.attention] == [
         (512, 15 * 1024),
