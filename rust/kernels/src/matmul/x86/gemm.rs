@@ -247,7 +247,7 @@ pub(super) unsafe fn multiply<D: Decode, K: Kernel, S: Source<D>>(
             let present = LANES.min(blocks - index * LANES);
             // SAFETY: the caller's promise; these rows have such a group.
             unsafe { S::unpack::<K>(panels, weights, (first, count), (index, present)) };
-            let x_group =
+            let codes =
                 if K::takes_bytes::<D>() { Codes::Bytes(x.bytes(index)) } else { Codes::Words(x.groups(index)) };
             if index == 0 {
                 results.fill(Results::default());
@@ -258,7 +258,8 @@ pub(super) unsafe fn multiply<D: Decode, K: Kernel, S: Source<D>>(
             for (number, results) in results.chunks_mut(step * width).enumerate() {
                 let token = number * step;
                 let tokens = results.len() / width;
-                let x = x_group.from(token);
+                let x = codes.from(token);
+                assert!(tokens.is_multiple_of(tokens.min(tile)), "{tokens} tokens are tiles of {tile} or one tile");
                 if last {
                     (token..token + tokens)
                         .for_each(|token| out.will_write(token, first.max(rows.start)..first + count));

@@ -39,6 +39,7 @@ impl<const NARROW: bool> Kernel for Avx2<NARROW> {
     }
 }
 
+/// Adds the products of one group of `present` blocks, in runs of `run`, to the results of T tokens.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
 fn tile<D: Decode, const T: usize>(
