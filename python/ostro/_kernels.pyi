@@ -86,6 +86,14 @@ class Matrix:
         room: writable, as many bytes as the matrix has, the same array in each call; kept, and not to be
         written by anybody else. stop: a multiple of 16, or all rows. Others may use the matrix meanwhile.
         """
+    def extend_screen(self, team: Team, stop: int) -> None:
+        """Add the rows up to `stop` to the coarse copy that `head` passes rows over by, from the first one on.
+
+        stop: a multiple of 16, or all rows; then the copy comes into use. Others may use the matrix meanwhile.
+        """
+    @property
+    def screen_nbytes(self) -> int | None:
+        """Bytes of the copy; None without a complete one."""
     def dequantize(self, start: int, stop: int) -> _F32:
         """Rows start:stop as float32 [stop - start, cols]."""
 
@@ -150,7 +158,22 @@ def feed_forward(
     post_eps: float,
     hidden: _F32 | None,
 ) -> None: ...
-def head(team: Team, x: _F32, rows: _I32, norm: _F32, eps: float, proj: Matrix, out: _F32) -> None: ...
+def head(
+    team: Team,
+    x: _F32,
+    rows: _I32,
+    norm: _F32,
+    eps: float,
+    proj: Matrix,
+    out: _F32,
+    best: tuple[int, _I32] | None = None,
+) -> int:
+    """How many rows of `proj` were computed.
+
+    best: so many of the largest logits of a row have to be right, those of some ids (rising) left out;
+    others may be wrong and are less. None: all. More are right where there is no screen.
+    """
+
 def top_k(team: Team, logits: _F32, k: int) -> tuple[_I32, _F32]: ...
 def log_sum_exp(team: Team, logits: _F32) -> NDArray[np.float64]: ...
 def linear(team: Team, x: _F32, proj: Matrix, bias: _F32, out: _F32) -> None: ...

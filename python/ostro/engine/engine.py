@@ -10,7 +10,7 @@ import itertools
 import logging
 import random
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -237,8 +237,9 @@ class Engine:
             return events
         wanted = [part.sequence for part in step.parts if part.wanted]
         try:
-            logits = self._forward(step.batch)
-            sampled = self._sampler.sample(logits, [sequence.sampler for sequence in wanted])
+            states = [sequence.sampler for sequence in wanted]
+            logits = self._forward(replace(step.batch, best=self._sampler.best(states)))
+            sampled = self._sampler.sample(logits, states)
         except (KeyboardInterrupt, SystemExit):
             raise
         except BaseException as cause:  # a panic in a kernel is no Exception

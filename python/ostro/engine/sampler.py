@@ -13,6 +13,7 @@ import numpy as np
 
 from ostro.engine.penalties import CountPenalties, DryPenalty
 from ostro.errors import EngineError
+from ostro.ops.batch import Best
 from ostro.types import TokenLogprob
 
 if TYPE_CHECKING:
@@ -30,6 +31,9 @@ GREEDY_BELOW = 1e-7
 
 BAN_BIAS = -100.0
 """A logit_bias at or below this bans the token."""
+
+VOCABULARY = 1 << 31
+"""More tokens than any model has."""
 
 _HEAD = 256  # candidates that nearly always settle a draw without top-k
 _WIDEN = 16
@@ -90,6 +94,12 @@ class SamplerState:
         top_k = self.sampling.top_k
         return not self.greedy and vocab > _HEAD and (top_k is None or top_k >= vocab)
 
+    def needs_all(self) -> bool:
+        """Whether logits beyond those of the candidates matter."""
+        sampling = self.sampling
+        reads = bool(self.penalties) or len(self._bias_ids) > 0 or sampling.watch is not None
+        return reads or sampling.logprobs is not None or (not self.greedy and sampling.top_k is None)
+
     def adjust(self, row: Logits) -> None:
         """Show the logits [V] to who watches, then apply penalties and logit_bias in place."""
         if self.sampling.watch is not None:
@@ -111,7 +121,14 @@ class Sampler:
 
     def __init__(self, selector: Selector, banned: Sequence[int] = ()) -> None:
         self._selector = selector
-        self._banned = np.array(sorted(banned), np.int64)
+        self._banned = np.array(sorted(banned), np.int32)
+
+    def best(self, states: Sequence[SamplerState]) -> Best | None:
+        """Which logits of each row `sample` is going to look at; None: all."""
+        if any(state.needs_all() for state in states):
+            return None
+        count = max((state.columns(VOCABULARY) for state in states), default=1)
+        return Best(count, self._banned) if count <= _HEAD else None
 
     def sample(self, logits: Logits, states: Sequence[SamplerState]) -> list[Sampled | EngineError]:
         """One token, or what is wrong with the row, for each row of logits [w, V], which are overwritten."""

@@ -101,7 +101,10 @@ class Gemma3(Generic[MatrixT]):
         }
 
     def forward(self, batch: Batch, stores: Mapping[LayerKind, StoreT], ops: Ops[MatrixT, StoreT]) -> Rows:
-        """Run the batch, write its keys and values, and return logits [w, V] of its wanted rows."""
+        """Run the batch, write its keys and values, and return logits [w, V] of its wanted rows.
+
+        All of them are right, or those of `batch.best`.
+        """
         x = ops.embed(self.embed_tokens, batch.token_ids, math.sqrt(self.config.hidden_size))
         if batch.image_rows is not None:
             x[batch.image_at] = batch.image_rows
@@ -113,8 +116,11 @@ class Gemma3(Generic[MatrixT]):
         few = len(batch.wanted) < len(batch) and not ops.every_row
         queries = batch.queries() if few else None
         x = last.forward(x, rope[last.kind], batch, stores[last.kind], ops, queries)
-        logits = ops.head(x, batch.wanted if queries is None else queries.wanted, self.norm, self.lm_head)
         cap = self.config.final_logit_softcap
+        # A cap may make different logits equal.
+        best = batch.best if cap is None else None
+        wanted = batch.wanted if queries is None else queries.wanted
+        logits = ops.head(x, wanted, self.norm, self.lm_head, best)
         return logits if cap is None else np.tanh(logits / cap) * np.float32(cap)
 
     @classmethod

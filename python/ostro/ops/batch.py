@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 
@@ -11,6 +11,16 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 LayerKind = Literal["global", "local"]
+
+
+class Best(NamedTuple):
+    """Which logits of a row have to be right: the `count` largest ones.
+
+    Others may be wrong, but are less than any of these. excluded: int32 ids, ascending, that do not count.
+    """
+
+    count: int
+    excluded: NDArray[np.int32]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +37,7 @@ class Batch:
     wanted: int32 [w], ascending rows whose logits are asked for.
     image_rows: float32 [m, D], what image tokens stand for; they replace the embeddings of the rows image_at,
         int32 [m], ascending. Both None in a batch without images.
+    best: which logits of the wanted rows have to be right; None: all.
     """
 
     token_ids: NDArray[np.int32]
@@ -37,6 +48,7 @@ class Batch:
     wanted: NDArray[np.int32]
     image_rows: NDArray[np.float32] | None = None
     image_at: NDArray[np.int32] | None = None
+    best: Best | None = None
 
     def __len__(self) -> int:
         return len(self.token_ids)

@@ -13,6 +13,7 @@ from ostro import _kernels
 from ostro.errors import BadTensor
 from ostro.ops.memory import has_huge_pages, huge_room, machine_memory
 from ostro.ops.protocol import PAGE_SIZE
+from ostro.ops.tensor import FORMATS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ostro.config import Compute, KvDtype
-    from ostro.ops.batch import Batch
+    from ostro.ops.batch import Batch, Best
     from ostro.ops.protocol import LayerCache, LayerNorm, Linear, Norm, Rows
     from ostro.ops.tensor import Format, Tensor
 
@@ -32,6 +33,12 @@ REPACKED_AT_ONCE = 4 << 20
 """Bytes of weights that are moved before the generator pauses: some milliseconds."""
 LARGEST_COPY = 512 << 20
 """Bytes of weights above which they are not moved where that gains nothing but huge pages."""
+SCREEN_FORMAT = FORMATS["Q5_0"]
+"""What the coarse copy of a head is kept in, see the kernels."""
+SCREENED_AT_ONCE = 1 << 20
+"""Weights that are copied before the generator pauses: some milliseconds."""
+LEAST_SAVED = 1 / 12
+"""Share of what is read for a token that a coarse copy of the head must save."""
 _CACHE_LINE = 64
 
 QUANTIZED_AT_ONCE = 32 << 20
@@ -180,6 +187,29 @@ class CpuOps:
                 yield
             del data, place
 
+    def screen(self, head: _kernels.Matrix, weights: int) -> Iterator[None]:
+        """Make a coarse copy of a head, by which rows are passed over when only the best logits matter.
+
+        Pauses after some work. weights: bytes that are read for a token, those of the head among them. There
+        is no copy where little less would be read with it, nor without memory for it, nor with compute "f32".
+        """
+        size = head.rows * SCREEN_FORMAT.row_bytes(head.cols) if head.cols % SCREEN_FORMAT.block == 0 else 0
+        saved = head.data.nbytes - size
+        if self._compute == "f32" or not size or saved < LEAST_SAVED * weights:
+            return
+        limit = machine_memory() // 4
+        if size > limit:
+            logger.info("no coarse copy of the head: %d bytes, limit %d", size, limit)
+            return
+        at_once = max(1, SCREENED_AT_ONCE // (_kernels.STRIP * head.cols)) * _kernels.STRIP
+        for first in range(0, head.rows, at_once):
+            try:
+                head.extend_screen(self._team, min(head.rows, first + at_once))
+            except ValueError as error:
+                logger.info("no coarse copy of the head: %s", error)
+                return
+            yield
+
     def kv_store(self, layers: int, kv_heads: int, head_dim: int) -> _kernels.KvStore:
         """See `Ops.kv_store`."""
         return _kernels.KvStore(layers, kv_heads, head_dim, self._kv_dtype)
@@ -271,10 +301,17 @@ class CpuOps:
             self._team, x, norm.weight, norm.eps, *proj, post_norm.weight, post_norm.eps, hidden
         )
 
-    def head(self, x: Rows, rows: NDArray[np.int32], norm: Norm, proj: _kernels.Matrix) -> Rows:
+    def head(
+        self,
+        x: Rows,
+        rows: NDArray[np.int32],
+        norm: Norm,
+        proj: _kernels.Matrix,
+        best: Best | None = None,
+    ) -> Rows:
         """See `Ops.head`."""
         out = np.empty((len(rows), proj.rows), np.float32)
-        _kernels.head(self._team, x, rows, norm.weight, norm.eps, proj, out)
+        _kernels.head(self._team, x, rows, norm.weight, norm.eps, proj, out, best)
         return out
 
     def linear(self, x: Rows, proj: Linear[_kernels.Matrix]) -> Rows:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from ostro.ops.batch import Batch, LayerKind
+    from ostro.ops.batch import Batch, Best, LayerKind
     from ostro.ops.tensor import Tensor
 
     Rows = NDArray[np.float32]
@@ -156,8 +156,10 @@ class Ops(Protocol[MatrixT, StoreT]):
         proj: gate, up and down. hidden: [n, F], where h is left if somebody wants to see it.
         """
 
-    def head(self, x: Rows, rows: NDArray[np.int32], norm: Norm, proj: MatrixT) -> Rows:
-        """Logits norm(x[rows]) @ proj^T: [w, V]."""
+    def head(
+        self, x: Rows, rows: NDArray[np.int32], norm: Norm, proj: MatrixT, best: Best | None = None
+    ) -> Rows:
+        """Logits norm(x[rows]) @ proj^T: [w, V]. best: which of each row have to be right; None: all."""
 
     def linear(self, x: Rows, proj: Linear[MatrixT]) -> Rows:
         """Products x @ proj^T + bias: [n, proj.matrix.rows]."""

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from ostro.ops.batch import Batch
+    from ostro.ops.batch import Batch, Best
     from ostro.ops.protocol import LayerCache, LayerNorm, Linear, Norm, Ops, Rows
     from ostro.ops.tensor import Tensor
 
@@ -126,12 +126,14 @@ class Recorder(Generic[MatrixT, StoreT]):
         self._ops.feed_forward(x, norm, proj, post_norm, hidden)
         self._record(hidden, down)
 
-    def head(self, x: Rows, rows: NDArray[np.int32], norm: Norm, proj: MatrixT) -> Rows:
+    def head(
+        self, x: Rows, rows: NDArray[np.int32], norm: Norm, proj: MatrixT, best: Best | None = None
+    ) -> Rows:
         """See `Ops.head`."""
         self._record(_rms_norm(x[rows], norm), proj)
         if proj is self._unneeded:
             return np.broadcast_to(np.float32(0), (len(rows), proj.rows))
-        return self._ops.head(x, rows, norm, proj)
+        return self._ops.head(x, rows, norm, proj, best)
 
     def linear(self, x: Rows, proj: Linear[MatrixT]) -> Rows:
         """See `Ops.linear`."""

@@ -3,7 +3,7 @@
 use numpy::{
     PyArray1, PyArray2, PyArrayMethods, PyReadonlyArray1, PyReadonlyArray2, PyReadwriteArray2, PyUntypedArrayMethods,
 };
-use ostro_kernels::regions::{self, Attend, Norm, ShapeError};
+use ostro_kernels::regions::{self, Attend, Best, Norm, ShapeError};
 use pyo3::prelude::*;
 
 use crate::weights::Matrix;
@@ -14,7 +14,10 @@ type Rows<'py, T> = PyReadonlyArray2<'py, T>;
 type RowsOut<'py> = PyReadwriteArray2<'py, f32>;
 
 /// Runs a region without the GIL.
-pub(crate) fn detached(py: Python<'_>, region: impl FnOnce() -> Result<(), ShapeError> + Send) -> PyResult<()> {
+pub(crate) fn detached<T: Send>(
+    py: Python<'_>,
+    region: impl FnOnce() -> Result<T, ShapeError> + Send,
+) -> PyResult<T> {
     py.detach(region).map_err(invalid)
 }
 
@@ -150,6 +153,7 @@ pub fn feed_forward(
 }
 
 #[pyfunction]
+#[pyo3(signature = (team, x, rows, norm, eps, proj, out, best=None))]
 pub fn head(
     py: Python<'_>,
     team: &Team,
@@ -159,11 +163,20 @@ pub fn head(
     eps: f32,
     proj: &Matrix,
     mut out: RowsOut<'_>,
-) -> PyResult<()> {
+    best: Option<(usize, Vector<'_, i32>)>,
+) -> PyResult<usize> {
     let (x, rows, out) = (x.as_slice()?, rows.as_slice()?, out.as_slice_mut()?);
     let norm = Norm { weight: norm.as_slice()?, eps };
-    let proj = proj.storage();
-    detached(py, || regions::head(&team.0, x, rows, norm, proj.weights(), out, team.1))
+    let best = best.as_ref().map(|(count, excluded)| Ok::<_, PyErr>((*count, excluded.as_slice()?))).transpose()?;
+    let (storage, screen) = (proj.storage(), proj.screen());
+    detached(py, || {
+        if let (Some(screen), Some((count, excluded))) = (screen, best) {
+            let best = Best { count, excluded };
+            return regions::best_of_head(&team.0, x, rows, norm, storage.weights(), screen, best, out, team.1);
+        }
+        regions::head(&team.0, x, rows, norm, storage.weights(), out, team.1)?;
+        Ok(storage.weights().rows())
+    })
 }
 
 #[pyfunction]

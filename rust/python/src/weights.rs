@@ -1,10 +1,10 @@
 //! `Matrix`: weights that stay where Python keeps them.
 
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 
 use numpy::{PyArray1, PyArray2, PyArrayMethods, PyReadonlyArray1, PyReadwriteArray1, PyUntypedArrayMethods};
 use ostro_kernels::formats::{Format, STRIP, Weights};
-use ostro_kernels::regions;
+use ostro_kernels::regions::{self, Screen, ShapeError};
 use pyo3::prelude::*;
 
 use crate::{Team, invalid};
@@ -60,12 +60,22 @@ impl Storage {
 
 /// A weight matrix [rows, cols] in its file's number format; keeps its bytes alive.
 #[pyclass(frozen, module = "ostro._kernels")]
-pub struct Matrix(RwLock<Arc<Storage>>);
+pub struct Matrix {
+    storage: RwLock<Arc<Storage>>,
+    /// A coarse copy, while it is made.
+    begun: Mutex<Option<Screen>>,
+    screen: OnceLock<Screen>,
+}
 
 impl Matrix {
     /// Where it is now. What is read from there stays there.
     pub fn storage(&self) -> Arc<Storage> {
-        Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
+        Arc::clone(&self.storage.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// A coarse copy of all rows, if there is one.
+    pub fn screen(&self) -> Option<&Screen> {
+        self.screen.get()
     }
 }
 
@@ -80,7 +90,8 @@ impl Matrix {
             return Err(invalid("the weights' bytes must be a read-only array"));
         }
         let (strips, data, arrays) = (Bytes::of(&[]), Bytes::of(bytes), vec![data.as_unbound().clone_ref(data.py())]);
-        Ok(Self(RwLock::new(Arc::new(Storage { arrays, strips, data, moved: 0, room: None, format, rows, cols }))))
+        let storage = Storage { arrays, strips, data, moved: 0, room: None, format, rows, cols };
+        Ok(Self { storage: RwLock::new(Arc::new(storage)), begun: Mutex::default(), screen: OnceLock::new() })
     }
 
     fn repack(&self, py: Python<'_>, team: &Team, mut room: PyReadwriteArray1<'_, u8>, stop: usize) -> PyResult<()> {
@@ -114,8 +125,38 @@ impl Matrix {
             )
         };
         let next = Storage { arrays, strips, data, moved: stop, room: Some(place), format, rows, cols };
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(next);
+        *self.storage.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(next);
         Ok(())
+    }
+
+    fn extend_screen(&self, py: Python<'_>, team: &Team, stop: usize) -> PyResult<()> {
+        if self.screen.get().is_some() {
+            return Err(invalid("the screen has all rows"));
+        }
+        let now = self.storage();
+        // Not kept locked: who waits for it may hold the interpreter, which `detach` waits for.
+        let begun = self.begun.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let screen = py.detach(|| {
+            let mut screen = match begun {
+                Some(screen) => screen,
+                None => Screen::new(&team.0, now.rows, now.cols)?,
+            };
+            screen.extend(&team.0, now.weights(), stop)?;
+            Ok::<_, ShapeError>(screen)
+        });
+        let screen = screen.map_err(invalid)?;
+        if screen.is_complete() {
+            // Who came first is as good.
+            let _ = self.screen.set(screen);
+        } else {
+            *self.begun.lock().unwrap_or_else(PoisonError::into_inner) = Some(screen);
+        }
+        Ok(())
+    }
+
+    #[getter]
+    fn screen_nbytes(&self) -> Option<usize> {
+        self.screen().map(Screen::nbytes)
     }
 
     #[getter]

@@ -70,7 +70,7 @@ pub fn feed_forward(
         }
         let (shared, hidden, members) = (&workspace.shared, &workspace.hidden, &workspace.members);
         team.run(|worker| {
-            let Member { own, scratch, row, products } = &mut *lock(&members[worker.index]);
+            let Member { own, scratch, row, products, .. } = &mut *lock(&members[worker.index]);
             let block = Block { isa, gate_and_up: &gate_and_up, mode };
             let acts = inputs.write(worker, 0, isa, shared, own, row);
             let acts = if at_once {

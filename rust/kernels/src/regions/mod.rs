@@ -4,6 +4,7 @@
 //! (tokens). No result depends on the number of threads, on how many rows share a call, or on the instruction set.
 
 mod attention;
+mod best;
 mod embed;
 mod encoder;
 mod feed_forward;
@@ -11,17 +12,20 @@ mod product;
 mod projection;
 mod quantize;
 mod repack;
+mod screen;
 mod select;
 
 use std::sync::{Mutex, PoisonError};
 
 pub use attention::{Rows, attend, qkv};
+pub use best::{Best, best_of_head};
 pub use embed::{embed, rope};
 pub use encoder::{Linear, encoder_qkv, layer_norm, linear, linear_add, norm_gelu};
 pub use feed_forward::feed_forward;
 pub use projection::{head, project_add};
 pub use quantize::quantize;
 pub use repack::{repack, wants_strips};
+pub use screen::Screen;
 pub use select::{log_sum_exp, top_k};
 
 pub use crate::attention::Attend;

@@ -26,6 +26,8 @@ pub(super) struct Workspace {
 #[derive(Default)]
 pub(super) struct Member {
     pub(super) own: Activations,
+    /// The same for a screen.
+    pub(super) coarse: Activations,
     pub(super) scratch: matmul::Scratch,
     pub(super) row: Vec<f32>,
     /// Products of a helping of rows, and what is made of them.
@@ -123,7 +125,7 @@ impl Inputs<'_> {
     }
 
     /// `count` rows from row `first` on, as they are multiplied; `scratch` is working memory.
-    fn rows<'r>(&'r self, isa: Isa, first: usize, count: usize, scratch: &'r mut Vec<f32>) -> &'r [f32] {
+    pub(super) fn rows<'r>(&'r self, isa: Isa, first: usize, count: usize, scratch: &'r mut Vec<f32>) -> &'r [f32] {
         if let (RowNorm::None, None) = (self.norm, self.rows) {
             return &self.values[first * self.cols..][..count * self.cols];
         }

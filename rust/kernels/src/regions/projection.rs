@@ -54,18 +54,12 @@ pub fn head(
     out: &mut [f32],
     mode: Mode,
 ) -> Result<(), ShapeError> {
-    let (width, cols) = (proj.rows(), proj.cols());
-    let tokens = rows_of("x", x, cols)?;
-    check(rows.iter().all(|&row| usize::try_from(row).is_ok_and(|row| row < tokens)), || {
-        format!("wanted rows must be in 0..{tokens}")
-    })?;
-    check_len("norm", norm.weight.len(), cols)?;
-    check_len("out", out.len(), rows.len() * width)?;
+    check_head(x, rows, norm, proj, out)?;
     if rows.is_empty() {
         return Ok(());
     }
     let needs = Needs::of(machine.isa, &[proj], mode);
-    let inputs = Inputs { values: x, cols, rows: Some(rows), norm: RowNorm::Rms(norm), needs };
+    let inputs = Inputs { values: x, cols: proj.cols(), rows: Some(rows), norm: RowNorm::Rms(norm), needs };
     let isa = machine.isa;
     let out = Disjoint::new(out);
     machine.with(|team, workspace| {
@@ -78,4 +72,20 @@ pub fn head(
         });
     });
     Ok(())
+}
+
+/// Whether the shapes of [`head`] fit.
+pub(super) fn check_head(
+    x: &[f32],
+    rows: &[i32],
+    norm: Norm<'_>,
+    proj: Weights<'_>,
+    out: &[f32],
+) -> Result<(), ShapeError> {
+    let tokens = rows_of("x", x, proj.cols())?;
+    check(rows.iter().all(|&row| usize::try_from(row).is_ok_and(|row| row < tokens)), || {
+        format!("wanted rows must be in 0..{tokens}")
+    })?;
+    check_len("norm", norm.weight.len(), proj.cols())?;
+    check_len("out", out.len(), rows.len() * proj.rows())
 }
