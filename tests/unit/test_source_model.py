@@ -33,6 +33,7 @@ def test_a_failed_quantization_changes_nothing_for_the_next() -> None:
 def test_weights_move_and_answers_stay(monkeypatch: pytest.MonkeyPatch, name: str | None) -> None:
     monkeypatch.setattr(cpu, "machine_memory", lambda: 1 << 40)
     monkeypatch.setattr(cpu, "has_huge_pages", lambda: True)
+    monkeypatch.setattr(cpu, "LEAST_SAVED", 0.0)
     source = SourceModel(open_checkpoint(demo_folder()), IsqConfig(name=name), RuntimeConfig(threads=2))
     model = source.load()
 
@@ -47,6 +48,7 @@ def test_weights_move_and_answers_stay(monkeypatch: pytest.MonkeyPatch, name: st
         assert logits() == before
     assert pauses >= 10
     assert all(matrix.moved == matrix.rows for matrix in text_matrices(model))
+    assert model.lm_head.screen_nbytes is not None
     # The same files again, although their memory was given back.
     assert source.quantized("Q8_0").lm_head.format == "Q8_0"
 
@@ -56,3 +58,4 @@ def test_weights_stay_in_the_file_if_they_are_told_to() -> None:
     model = source.load()
     assert list(source.repack(model)) == []
     assert not any(matrix.moved for matrix in text_matrices(model))
+    assert model.lm_head.screen_nbytes is None

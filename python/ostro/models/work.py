@@ -1,12 +1,13 @@
 """What a token costs: bytes that have to be read and multiply-accumulates (MACs) that have to be done.
 
 Counts of the mathematics and of the number formats, not of an implementation: what a kernel reads or computes
-beyond them shows as a lower share of what the machine can do.
+beyond them shows as a lower share of what the machine can do. The exception is a head with a coarse copy, see
+`CpuOps.screen`: greedy decoding reads that one.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from ostro.models.matrices import text_matrices
@@ -14,7 +15,7 @@ from ostro.ops.protocol import PAGE_SIZE, Matrix, StoreT
 from ostro.ops.tensor import FORMATS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from ostro.models.gemma3 import Gemma3
     from ostro.ops.protocol import Ops
@@ -29,6 +30,10 @@ class StoredMatrix(Matrix, Protocol):
     @property
     def format(self) -> str:
         """One of `FORMATS`."""
+
+    @property
+    def screen_nbytes(self) -> int | None:
+        """Bytes of a coarse copy; None without one."""
 
 
 StoredT = TypeVar("StoredT", bound=StoredMatrix)
@@ -58,7 +63,8 @@ class Work:
 
     layer_bytes: the matrices of all layers. prompt_macs: what a position of a prompt takes whose logits
     nobody wants: all matrices, but of the last layer those of keys and values alone. head_bytes, head_macs:
-    the head's. dense: no layer has quantized weights.
+    the head's. dense: no layer has quantized weights. screen_bytes: tells those of the head's coarse copy, which
+    comes to be while the model is at work.
     """
 
     layer_bytes: int
@@ -67,6 +73,7 @@ class Work:
     head_macs: int
     attention: tuple[Attention, ...]
     dense: bool
+    screen_bytes: Callable[[], int | None] = field(default=lambda: None, compare=False)
 
     @classmethod
     def of(cls, model: Gemma3[StoredT], ops: Ops[StoredT, StoreT]) -> Work:
@@ -93,12 +100,13 @@ class Work:
             head_macs=_weights([head]),
             attention=tuple(attention),
             dense=all(matrix.format in DENSE for matrix in matrices),
+            screen_bytes=lambda: head.screen_nbytes,
         )
 
     def decode_bytes(self, start: int, tokens: int) -> int:
-        """Bytes read while one sequence goes through the positions [start, start + tokens) one by one."""
+        """Bytes read while one sequence goes greedily through [start, start + tokens) position by position."""
         kv = sum(kind.position_bytes * kind.seen(start, tokens) for kind in self.attention)
-        return tokens * (self.layer_bytes + self.head_bytes) + kv
+        return tokens * (self.layer_bytes + (self.screen_bytes() or self.head_bytes)) + kv
 
     def prefill_macs(self, start: int, tokens: int) -> int:
         """MACs of reading the positions [start, start + tokens) of one sequence, without what logits take."""

@@ -23,6 +23,41 @@ def state(seed: int = 0, prompt: Sequence[int] = (), **sampling: Any) -> Sampler
     return SamplerState(Sampling(**sampling), seed, prompt)
 
 
+@pytest.mark.parametrize(
+    ("sampling", "count"),
+    [
+        ({"temperature": 0.0}, 1),
+        ({"temperature": 0.0, "top_k": 50}, 1),
+        ({"top_k": 50}, 50),
+        ({"top_k": 64, "top_p": 0.95, "min_p": 0.1, "temperature": 0.7}, 64),
+        ({"top_k": 257}, None),
+        ({}, None),
+        ({"top_p": 0.5}, None),
+        ({"temperature": 0.0, "logprobs": 0}, None),
+        ({"temperature": 0.0, "repetition_penalty": 1.1}, None),
+        ({"temperature": 0.0, "presence_penalty": 0.1}, None),
+        ({"temperature": 0.0, "dry": Dry(multiplier=1.0)}, None),
+        ({"temperature": 0.0, "logit_bias": {3: 1.0}}, None),
+        ({"temperature": 0.0, "watch": lambda _: None}, None),
+    ],
+)
+def test_only_candidates_are_asked_for_where_nothing_else_matters(
+    sampling: dict[str, Any], count: int | None
+) -> None:
+    sampler = Sampler(NumpySelector(), banned=[9, 5])
+    best = sampler.best([state(temperature=0.0), state(**sampling)])
+    assert (None if best is None else best.count) == count
+    if best is not None:
+        assert best.excluded.dtype == np.int32
+        assert best.excluded.tolist() == [5, 9]
+
+
+def test_a_step_without_rows_asks_for_one_candidate() -> None:
+    best = Sampler(NumpySelector()).best([])
+    assert best is not None
+    assert best.count == 1
+
+
 class EqualRows(NumpySelector):
     """Sorts equal rows once."""
 

@@ -31,6 +31,7 @@ class Shape:
     rows: int
     cols: int
     format: str
+    screen_nbytes: int | None = None
 
 
 @dataclass(frozen=True)
@@ -159,6 +160,12 @@ def test_a_step_reads_all_weights_and_the_visible_keys_and_values() -> None:
     # Beyond the window only the global layers read more.
     assert work.decode_bytes(8191, 1) == weights + 29 * 4096 * 1024 + 5 * 4096 * 8192
     assert work.decode_bytes(1022, 3) == sum(work.decode_bytes(start, 1) for start in (1022, 1023, 1024))
+
+
+def test_a_coarse_copy_is_read_instead_of_the_head() -> None:
+    screened = work_of(replace(SHAPE_4B, lm_head=replace(SHAPE_4B.lm_head, screen_nbytes=1_000_000)))
+    assert screened.head_bytes == 550_636_800
+    assert screened.decode_bytes(0, 1) == 1_804_861_440 + 1_000_000 + 34 * 4096
 
 
 def test_prefill_multiplies_the_weights_and_the_visible_positions() -> None:

@@ -17,8 +17,8 @@ use crate::team::Disjoint;
 /// How products with the screen treat activations: their errors are far below those of its weights.
 const COARSE: Mode = Mode::Blocks(Precision::Int8);
 
-/// For more of the best logits than this, all are computed.
-const MOST: usize = 256;
+/// For more logits than this in all rows, the head is read as a whole: nearly every strip has one that may be among them.
+const MOST: usize = 64;
 
 /// Strips that are looked through at a time.
 const LOOKED_THROUGH: usize = 64;
@@ -56,7 +56,7 @@ pub fn best_of_head(
     check(screen.is_complete() && (coarse.rows(), coarse.cols()) == (width, cols), || {
         format!("a screen with {} rows of [{}, {}] for a head [{width}, {cols}]", screen.done(), coarse.rows(), coarse.cols())
     })?;
-    if tokens == 0 || tokens > TILE || best.count > MOST || best.count >= width || mode == Mode::Exact {
+    if tokens == 0 || tokens > TILE || tokens * best.count > MOST || best.count >= width || mode == Mode::Exact {
         head(machine, x, rows, norm, proj, out, mode)?;
         return Ok(width);
     }

@@ -18,7 +18,7 @@ use super::{Machine, ShapeError, check, wants_strips};
 use crate::formats::strips::pack;
 use crate::formats::{BLOCK, Format, STRIP, Weights};
 use crate::pages::advise_huge;
-use crate::quantize::quantize_rows;
+use crate::simd::{Kernel, LANES, Simd, dispatch};
 use crate::team::Disjoint;
 
 /// The format of the copy: of the 8 bits of a `Q8_0` it leaves out three. With two less, a tenth of the rows is among the 64
@@ -110,30 +110,28 @@ impl Screen {
         let bounds = Disjoint::new(&mut self.bounds);
         let failure = Mutex::new(None);
         machine.team.run(|worker| {
-            let mut values = vec![0.0; STRIP * cols];
-            let mut coarse = vec![0.0; cols];
+            let mut values = vec![0.0; cols];
             let mut bytes = vec![0; STRIP * row_bytes];
+            let mut found = vec![0.0; parts];
             worker.share(0, stop.div_ceil(STRIP) - first, 1, |strips| {
                 for strip in strips.start + first..strips.end + first {
                     let rows = strip * STRIP..stop.min((strip + 1) * STRIP);
-                    let values = &mut values[..rows.len() * cols];
-                    for (row, values) in rows.clone().zip(values.chunks_exact_mut(cols)) {
-                        source.dequantize_row(row, values);
-                    }
-                    let bytes = &mut bytes[..rows.len() * row_bytes];
-                    if let Err(error) = quantize_rows(machine.isa, FORMAT, values, cols, None, bytes) {
-                        let mut failure = failure.lock().unwrap_or_else(PoisonError::into_inner);
-                        *failure = Some(format!("in rows from {} on: {error}", rows.start));
-                        continue;
-                    }
-                    let of_rows = Weights::new(bytes, FORMAT, rows.len(), cols).expect("as many whole rows");
                     // SAFETY: here and below, the share hands every strip to one member.
                     let bounds = unsafe { bounds.range(strip * STRIP * parts..(strip + 1) * STRIP * parts) };
-                    for (row, values) in values.chunks_exact(cols).enumerate() {
-                        of_rows.dequantize_row(row, &mut coarse);
-                        bound(values, &coarse, bounds[row..].iter_mut().step_by(STRIP));
+                    for (lane, row) in rows.clone().enumerate() {
+                        source.dequantize_row(row, &mut values);
+                        let bytes = &mut bytes[lane * row_bytes..][..row_bytes];
+                        dispatch(machine.isa, Round { values: &values, bytes, bounds: &mut found });
+                        if found.iter().any(|bound| !bound.is_finite()) {
+                            let mut failure = failure.lock().unwrap_or_else(PoisonError::into_inner);
+                            failure.get_or_insert_with(|| format!("row {row} has a weight that is not a finite number"));
+                        }
+                        for (part, &bound) in found.iter().enumerate() {
+                            bounds[part * STRIP + lane] = above(bound);
+                        }
                     }
                     let to = unsafe { memory.range(rows.start * row_bytes..rows.end * row_bytes) };
+                    let bytes = &bytes[..to.len()];
                     if rows.end <= packed { pack(FORMAT, bytes, to) } else { to.copy_from_slice(bytes) }
                 }
             });
@@ -168,16 +166,58 @@ pub(super) const fn parts(cols: usize) -> usize {
     cols.div_ceil(PART) + 1
 }
 
-/// The bounds of a row that is `coarse` in the copy.
-fn bound<'a>(values: &[f32], coarse: &[f32], mut to: impl Iterator<Item = &'a mut f16>) {
-    let square = |(a, b): (&f32, &f32)| (a - b) * (a - b);
-    for (values, coarse) in values.chunks(PART).zip(coarse.chunks(PART)) {
-        let blocks = values.as_chunks::<BLOCK>().0.iter().zip(coarse.as_chunks::<BLOCK>().0);
-        let worst = blocks.map(|(a, b)| a.iter().zip(b).map(square).sum::<f32>()).fold(0.0, f32::max);
-        *to.next().expect("a bound for each part") = above((worst / BLOCK as f32).sqrt() * MAGNIFIED);
+/// A row as blocks of [`FORMAT`], every weight rounded to the nearest step, and its bounds: one that is not finite where the
+/// weights are not.
+struct Round<'a> {
+    values: &'a [f32],
+    bytes: &'a mut [u8],
+    bounds: &'a mut [f32],
+}
+
+/// The largest code.
+const MOST: f32 = 15.0;
+
+impl Kernel for Round<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let mut weights = s.splat(0.0);
+        let (bound_of_weights, bounds) = self.bounds.split_last_mut().expect("one more bound than parts");
+        let parts = self.values.chunks(PART).zip(self.bytes.chunks_mut(PART / BLOCK * FORMAT.block_bytes()));
+        for (bound, (values, bytes)) in bounds.iter_mut().zip(parts) {
+            let mut worst = 0.0_f32;
+            let blocks = values.as_chunks::<BLOCK>().0.iter().zip(bytes.chunks_exact_mut(FORMAT.block_bytes()));
+            for (values, bytes) in blocks {
+                let values = [s.load(values), s.load(&values[LANES..])];
+                let largest = s.largest(s.max(s.abs(values[0]), s.abs(values[1])));
+                let scale = f16::from_f32(largest / MOST);
+                bytes[..2].copy_from_slice(&scale.to_le_bytes());
+                let step = scale.to_f32();
+                let inverse = s.splat(if step == 0.0 { 0.0 } else { step.recip() });
+                let (mut errors, mut codes) = (s.splat(0.0), [0; BLOCK]);
+                for half in 0..2 {
+                    let code = s.nearest(s.mul(values[half], inverse));
+                    let code = s.max(s.min(code, s.splat(MOST)), s.splat(-MOST));
+                    let coarse = s.mul(code, s.splat(step));
+                    let error = s.sub(values[half], coarse);
+                    errors = s.mul_add(error, error, errors);
+                    weights = s.mul_add(coarse, coarse, weights);
+                    s.store_bytes(s.add(code, s.splat(MOST + 1.0)), &mut codes[half * LANES..]);
+                    let fifth = s.greater(code, s.splat(-0.5)) as u16;
+                    bytes[2 + 2 * half..][..2].copy_from_slice(&fifth.to_le_bytes());
+                }
+                for (byte, (low, high)) in bytes[6..].iter_mut().zip(codes[..LANES].iter().zip(&codes[LANES..])) {
+                    *byte = low & 15 | high << 4;
+                }
+                let sum = s.sum(errors);
+                // What is no number stays none.
+                worst = if sum <= worst { worst } else { sum };
+            }
+            *bound = (worst / BLOCK as f32).sqrt() * MAGNIFIED;
+        }
+        *bound_of_weights = s.sum(weights).sqrt();
     }
-    let sum = coarse.iter().map(|x| x * x).sum::<f32>();
-    *to.next().expect("a bound for the weights") = above(sum.sqrt());
 }
 
 /// An f16 that is not below x; infinite if there is none.

@@ -1,0 +1,123 @@
+"""`CpuOps.screen`: a coarse copy of a head, made in parts where it pays, and the best logits with it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from ostro.ops import cpu
+from ostro.ops.batch import Best
+from ostro.ops.cpu import CpuOps
+from ostro.ops.protocol import Norm
+from ostro.ops.tensor import FORMATS, Tensor
+from tests.unit.ops.weights import available_isas, stored
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from ostro.ops.cpu import CpuMatrix
+
+ROWS, COLS = 3_000, 96
+NOTHING = np.array([], np.int32)
+
+
+@pytest.fixture(params=available_isas())
+def ops(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> CpuOps:
+    """On a machine with memory, where a part is a single strip."""
+    monkeypatch.setattr(cpu, "machine_memory", lambda: 1 << 40)
+    monkeypatch.setattr(cpu, "SCREENED_AT_ONCE", 1)
+    return CpuOps(2, request.param)
+
+
+def head_of(ops: CpuOps, format: str = "Q8_0", cols: int = COLS) -> CpuMatrix:
+    return ops.matrix(Tensor("head", FORMATS[format], (ROWS, cols), stored(format, ROWS, cols)))
+
+
+def logits(ops: CpuOps, head: CpuMatrix, best: Best | None, tokens: int = 3) -> NDArray[np.float32]:
+    x = np.random.default_rng(3).standard_normal((tokens, head.cols), np.float32)
+    norm = Norm(np.ones(head.cols, np.float32), 1e-6)
+    return ops.head(x, np.arange(tokens, dtype=np.int32), norm, head, best)
+
+
+def test_the_best_keep_their_bits_at_every_pause_and_others_do_not_matter(ops: CpuOps) -> None:
+    head = head_of(ops)
+    everything = logits(ops, head, None)
+    best = Best(4, np.array([everything[0].argmax(), ROWS + 7], np.int32))
+    expected = everything.copy()
+    expected[:, best.excluded[:1]] = -np.inf
+    ids, values = ops.top_k(expected, 4)
+    pauses = 0
+    for _ in ops.screen(head, head.data.nbytes):
+        pauses += 1
+        assert (head.screen_nbytes is not None) == (pauses == -(-ROWS // 16))
+        found = logits(ops, head, best)
+        if head.screen_nbytes is None:
+            np.testing.assert_array_equal(found, everything)
+        found[:, best.excluded[:1]] = -np.inf
+        found_ids, found_values = ops.top_k(found, 4)
+        np.testing.assert_array_equal(found_ids, ids)
+        np.testing.assert_array_equal(found_values, values)
+    # 5.5 bits a weight, and a few numbers for each row.
+    assert head.screen_nbytes is not None
+    assert ROWS * COLS * 5.5 / 8 < head.screen_nbytes < ROWS * COLS * 6.2 / 8
+    different = logits(ops, head, best) != everything
+    assert different.mean() > 0.5
+    # Who wants all of them gets all of them.
+    np.testing.assert_array_equal(logits(ops, head, None), everything)
+    np.testing.assert_array_equal(logits(ops, head, Best(4, NOTHING), tokens=17), logits(ops, head, None, 17))
+
+
+def test_dense_heads_have_copies(ops: CpuOps) -> None:
+    head = head_of(ops, "F16")
+    everything = logits(ops, head, None)
+    list(ops.screen(head, head.data.nbytes))
+    assert head.screen_nbytes is not None
+    np.testing.assert_array_equal(logits(ops, head, Best(1, NOTHING)).argmax(1), everything.argmax(1))
+
+
+@pytest.mark.parametrize(
+    ("format", "cols", "factor", "is_copied"),
+    [("Q8_0", 96, 4, True), ("Q8_0", 96, 5, False), ("Q5_0", 96, 1, False), ("Q6_K", 256, 1, True), ("F16", 33, 1, False)],
+)
+def test_there_is_a_copy_where_it_saves_enough(
+    ops: CpuOps, format: str, cols: int, factor: int, is_copied: bool
+) -> None:
+    # Of 8.5 bits 5.5 are left, of 6.6 as well: 35 and 16 % of the head, of which all is read `factor` times as much.
+    head = head_of(ops, format, cols)
+    list(ops.screen(head, factor * head.data.nbytes))
+    assert (head.screen_nbytes is not None) == is_copied
+
+
+def test_there_is_no_copy_without_memory_or_of_numbers_that_are_none(
+    ops: CpuOps, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    head = head_of(ops)
+    monkeypatch.setattr(cpu, "machine_memory", lambda: 100_000)
+    assert list(ops.screen(head, head.data.nbytes)) == []
+    assert "limit 25000" in caplog.text
+    monkeypatch.setattr(cpu, "machine_memory", lambda: 1 << 40)
+    values = np.ones((32, 32), np.float32)
+    values[20, 3] = np.inf
+    data = values.reshape(-1).view(np.uint8)
+    data.flags.writeable = False
+    broken = ops.matrix(Tensor("head", FORMATS["F32"], (32, 32), data))
+    assert len(list(ops.screen(broken, data.nbytes))) == 1
+    assert "row 20 has a weight that is not a finite number" in caplog.text
+    assert broken.screen_nbytes is None
+
+
+def test_exact_products_have_no_copy(ops: CpuOps) -> None:
+    exact = CpuOps(2, ops.describe()["isa"], "f32")
+    head = head_of(exact)
+    assert list(exact.screen(head, head.data.nbytes)) == []
+    assert head.screen_nbytes is None
+
+
+def test_a_complete_copy_is_not_made_again(ops: CpuOps) -> None:
+    head = head_of(ops)
+    list(ops.screen(head, head.data.nbytes))
+    with pytest.raises(ValueError, match="has all rows"):
+        head.extend_screen(ops._team, ROWS)
