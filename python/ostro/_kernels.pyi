@@ -87,9 +87,10 @@ class Matrix:
         written by anybody else. stop: a multiple of 16, or all rows. Others may use the matrix meanwhile.
         """
     def extend_screen(self, team: Team, stop: int) -> None:
-        """Add the rows up to `stop` to the coarse copy that `head` passes rows over by, from the first one on.
+        """Add the rows up to `stop` to the coarse copy by which `head` passes rows over.
 
-        stop: a multiple of 16, or all rows; then the copy comes into use. Others may use the matrix meanwhile.
+        stop: rising, a multiple of 16, or all rows; then the copy comes into use. Others may use the matrix
+        meanwhile.
         """
     @property
     def screen_nbytes(self) -> int | None:

@@ -13,7 +13,7 @@ from ostro.ops.protocol import PAGE_SIZE
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from ostro.ops.batch import Batch
+    from ostro.ops.batch import Batch, Best
     from ostro.ops.protocol import LayerCache, LayerNorm, Linear, Norm, Rows
     from ostro.ops.tensor import Tensor
 
@@ -158,7 +158,9 @@ class NumpyOps:
             hidden[:] = h
         self.project_add(x, h, down, post_norm)
 
-    def head(self, x: Rows, rows: NDArray[np.int32], norm: Norm, proj: NumpyMatrix) -> Rows:
+    def head(
+        self, x: Rows, rows: NDArray[np.int32], norm: Norm, proj: NumpyMatrix, best: Best | None = None
+    ) -> Rows:
         return np.asarray(rms_norm(x[rows], norm) @ proj.weights.T, np.float32)
 
     def linear(self, x: Rows, proj: Linear[NumpyMatrix]) -> Rows:

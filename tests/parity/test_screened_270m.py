@@ -51,7 +51,9 @@ def write(host: ModelHost, requests: list[tuple[list[int], Sampling]]) -> list[l
     return [future.result(timeout=120) for future in futures]
 
 
-def requests_of(real_golden: dict[str, dict[str, NDArray[Any]]], **sampling: Any) -> list[tuple[list[int], Sampling]]:
+def requests_of(
+    real_golden: dict[str, dict[str, NDArray[Any]]], **sampling: Any
+) -> list[tuple[list[int], Sampling]]:
     return [
         (golden["ids"][:200].tolist(), Sampling(max_tokens=TOKENS, ignore_eos=True, seed=7, **sampling))
         for golden in real_golden.values()

@@ -63,8 +63,8 @@ class Work:
 
     layer_bytes: the matrices of all layers. prompt_macs: what a position of a prompt takes whose logits
     nobody wants: all matrices, but of the last layer those of keys and values alone. head_bytes, head_macs:
-    the head's. dense: no layer has quantized weights. screen_bytes: tells those of the head's coarse copy, which
-    comes to be while the model is at work.
+    the head's. dense: no layer has quantized weights. screen_bytes: tells those of the head's coarse copy,
+    which comes to be while the model is at work.
     """
 
     layer_bytes: int
@@ -104,7 +104,7 @@ class Work:
         )
 
     def decode_bytes(self, start: int, tokens: int) -> int:
-        """Bytes read while one sequence goes greedily through [start, start + tokens) position by position."""
+        """Bytes read while one sequence goes through [start, start + tokens) one by one, greedily."""
         kv = sum(kind.position_bytes * kind.seen(start, tokens) for kind in self.attention)
         return tokens * (self.layer_bytes + (self.screen_bytes() or self.head_bytes)) + kv
 

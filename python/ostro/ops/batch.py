@@ -14,12 +14,12 @@ LayerKind = Literal["global", "local"]
 
 
 class Best(NamedTuple):
-    """Which logits of a row have to be right: the `count` largest ones.
+    """Which logits of a row have to be right: the `k` largest ones.
 
     Others may be wrong, but are less than any of these. excluded: int32 ids, ascending, that do not count.
     """
 
-    count: int
+    k: int
     excluded: NDArray[np.int32]
 
 

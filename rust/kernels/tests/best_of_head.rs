@@ -49,7 +49,9 @@ impl Head {
         let mut values = noise.take(rows * cols);
         for row in values.chunks_exact_mut(cols) {
             let length = noise.next().exp();
-            row.iter_mut().for_each(|x| *x *= length);
+            for x in row {
+                *x *= length;
+            }
         }
         let mut data = vec![0; rows * format.row_bytes(cols).unwrap()];
         quantize_rows(Isa::Scalar, format, &values, cols, None, &mut data).unwrap();
@@ -176,7 +178,10 @@ fn heads_that_were_moved_have_the_same_best() {
         let moved = Weights::with_strips(strips, rest, head.format, 2_000, 96).unwrap();
         let mut screen = Screen::new(machine, 2_000, 96).unwrap();
         screen.extend(machine, moved, 2_000).unwrap();
-        assert_eq!(head.best(machine, moved, &screen, best), head.best(machine, head.weights(), &head.screen(machine), best));
+        assert_eq!(
+            head.best(machine, moved, &screen, best),
+            head.best(machine, head.weights(), &head.screen(machine), best)
+        );
     }
 }
 

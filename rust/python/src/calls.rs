@@ -14,10 +14,7 @@ type Rows<'py, T> = PyReadonlyArray2<'py, T>;
 type RowsOut<'py> = PyReadwriteArray2<'py, f32>;
 
 /// Runs a region without the GIL.
-pub(crate) fn detached<T: Send>(
-    py: Python<'_>,
-    region: impl FnOnce() -> Result<T, ShapeError> + Send,
-) -> PyResult<T> {
+pub(crate) fn detached<T: Send>(py: Python<'_>, region: impl FnOnce() -> Result<T, ShapeError> + Send) -> PyResult<T> {
     py.detach(region).map_err(invalid)
 }
 

@@ -46,7 +46,7 @@ def test_only_candidates_are_asked_for_where_nothing_else_matters(
 ) -> None:
     sampler = Sampler(NumpySelector(), banned=[9, 5])
     best = sampler.best([state(temperature=0.0), state(**sampling)])
-    assert (None if best is None else best.count) == count
+    assert (None if best is None else best.k) == count
     if best is not None:
         assert best.excluded.dtype == np.int32
         assert best.excluded.tolist() == [5, 9]
@@ -55,7 +55,7 @@ def test_only_candidates_are_asked_for_where_nothing_else_matters(
 def test_a_step_without_rows_asks_for_one_candidate() -> None:
     best = Sampler(NumpySelector()).best([])
     assert best is not None
-    assert best.count == 1
+    assert best.k == 1
 
 
 class EqualRows(NumpySelector):

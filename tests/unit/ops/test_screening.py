@@ -48,9 +48,7 @@ def test_the_best_keep_their_bits_at_every_pause_and_others_do_not_matter(ops: C
     expected = everything.copy()
     expected[:, best.excluded[:1]] = -np.inf
     ids, values = ops.top_k(expected, 4)
-    pauses = 0
-    for _ in ops.screen(head, head.data.nbytes):
-        pauses += 1
+    for pauses, _ in enumerate(ops.screen(head, head.data.nbytes), 1):
         assert (head.screen_nbytes is not None) == (pauses == -(-ROWS // 16))
         found = logits(ops, head, best)
         if head.screen_nbytes is None:
@@ -79,12 +77,18 @@ def test_dense_heads_have_copies(ops: CpuOps) -> None:
 
 @pytest.mark.parametrize(
     ("format", "cols", "factor", "is_copied"),
-    [("Q8_0", 96, 4, True), ("Q8_0", 96, 5, False), ("Q5_0", 96, 1, False), ("Q6_K", 256, 1, True), ("F16", 33, 1, False)],
+    [
+        ("Q8_0", 96, 4, True),
+        ("Q8_0", 96, 5, False),
+        ("Q5_0", 96, 1, False),
+        ("Q6_K", 256, 1, True),
+        ("F16", 33, 1, False),
+    ],
 )
 def test_there_is_a_copy_where_it_saves_enough(
     ops: CpuOps, format: str, cols: int, factor: int, is_copied: bool
 ) -> None:
-    # Of 8.5 bits 5.5 are left, of 6.6 as well: 35 and 16 % of the head, of which all is read `factor` times as much.
+    # Of 8.5 bits 5.5 are left, of 6.6 as well: 35 and 16 % of the head are saved.
     head = head_of(ops, format, cols)
     list(ops.screen(head, factor * head.data.nbytes))
     assert (head.screen_nbytes is not None) == is_copied

@@ -10,6 +10,9 @@
 //! and, being a sum of bounded terms, is hardly ever beyond a few of its standard deviations ([`DEVIATIONS`]; Hoeffding
 //! 1963). Whatever may be among the best by that is computed from the head itself.
 
+mod round;
+pub(super) mod search;
+
 use std::sync::{Mutex, PoisonError};
 
 use half::f16;
@@ -17,23 +20,29 @@ use half::f16;
 use super::{Machine, ShapeError, check, wants_strips};
 use crate::formats::strips::pack;
 use crate::formats::{BLOCK, Format, STRIP, Weights};
+use crate::matmul::{Mode, Precision};
 use crate::pages::advise_huge;
-use crate::simd::{Kernel, LANES, Simd, dispatch};
+use crate::simd::dispatch;
 use crate::team::Disjoint;
+
+use round::{Round, above};
 
 /// The format of the copy: of the 8 bits of a `Q8_0` it leaves out three. With two less, a tenth of the rows is among the 64
 /// best as far as one can tell.
 const FORMAT: Format = Format::Q5_0;
 
+/// How products with the copy treat activations: their errors are far below those of its weights.
+pub(super) const COARSE: Mode = Mode::Blocks(Precision::Int8);
+
 /// How many standard deviations an error may be off. That a row is passed over in vain takes two errors that differ by twice
 /// that: probability exp(-42), 4e-19, for any two rows.
-pub(super) const DEVIATIONS: f32 = 6.5;
+const DEVIATIONS: f32 = 6.5;
 
 /// Columns of a part.
-pub(super) const PART: usize = 4 * BLOCK;
+const PART: usize = 4 * BLOCK;
 
 /// Errors are stored as so many times what they are: f16 has no smaller numbers than 6e-8.
-pub(super) const MAGNIFIED: f32 = 1024.0;
+const MAGNIFIED: f32 = 1024.0;
 
 /// Bytes that the copy's memory is aligned to.
 const CACHE_LINE: usize = 64;
@@ -116,7 +125,7 @@ impl Screen {
             worker.share(0, stop.div_ceil(STRIP) - first, 1, |strips| {
                 for strip in strips.start + first..strips.end + first {
                     let rows = strip * STRIP..stop.min((strip + 1) * STRIP);
-                    // SAFETY: here and below, the share hands every strip to one member.
+                    // SAFETY: the share hands every strip to one member.
                     let bounds = unsafe { bounds.range(strip * STRIP * parts..(strip + 1) * STRIP * parts) };
                     for (lane, row) in rows.clone().enumerate() {
                         source.dequantize_row(row, &mut values);
@@ -124,12 +133,14 @@ impl Screen {
                         dispatch(machine.isa, Round { values: &values, bytes, bounds: &mut found });
                         if found.iter().any(|bound| !bound.is_finite()) {
                             let mut failure = failure.lock().unwrap_or_else(PoisonError::into_inner);
-                            failure.get_or_insert_with(|| format!("row {row} has a weight that is not a finite number"));
+                            failure
+                                .get_or_insert_with(|| format!("row {row} has a weight that is not a finite number"));
                         }
                         for (part, &bound) in found.iter().enumerate() {
                             bounds[part * STRIP + lane] = above(bound);
                         }
                     }
+                    // SAFETY: see above.
                     let to = unsafe { memory.range(rows.start * row_bytes..rows.end * row_bytes) };
                     let bytes = &bytes[..to.len()];
                     if rows.end <= packed { pack(FORMAT, bytes, to) } else { to.copy_from_slice(bytes) }
@@ -152,7 +163,7 @@ impl Screen {
     }
 
     /// The bounds of strips from `first` on: for each [part][row].
-    pub(super) fn bounds(&self, first: usize) -> impl Iterator<Item = &[[f16; STRIP]]> {
+    fn bounds(&self, first: usize) -> impl Iterator<Item = &[[f16; STRIP]]> {
         self.bounds.as_chunks().0.chunks_exact(parts(self.cols)).skip(first)
     }
 
@@ -162,80 +173,6 @@ impl Screen {
 }
 
 /// Bounds of a row: one for each part, and one more.
-pub(super) const fn parts(cols: usize) -> usize {
+const fn parts(cols: usize) -> usize {
     cols.div_ceil(PART) + 1
-}
-
-/// A row as blocks of [`FORMAT`], every weight rounded to the nearest step, and its bounds: one that is not finite where the
-/// weights are not.
-struct Round<'a> {
-    values: &'a [f32],
-    bytes: &'a mut [u8],
-    bounds: &'a mut [f32],
-}
-
-/// The largest code.
-const MOST: f32 = 15.0;
-
-impl Kernel for Round<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run<S: Simd>(self, s: S) {
-        let mut weights = s.splat(0.0);
-        let (bound_of_weights, bounds) = self.bounds.split_last_mut().expect("one more bound than parts");
-        let parts = self.values.chunks(PART).zip(self.bytes.chunks_mut(PART / BLOCK * FORMAT.block_bytes()));
-        for (bound, (values, bytes)) in bounds.iter_mut().zip(parts) {
-            let mut worst = 0.0_f32;
-            let blocks = values.as_chunks::<BLOCK>().0.iter().zip(bytes.chunks_exact_mut(FORMAT.block_bytes()));
-            for (values, bytes) in blocks {
-                let values = [s.load(values), s.load(&values[LANES..])];
-                let largest = s.largest(s.max(s.abs(values[0]), s.abs(values[1])));
-                let scale = f16::from_f32(largest / MOST);
-                bytes[..2].copy_from_slice(&scale.to_le_bytes());
-                let step = scale.to_f32();
-                let inverse = s.splat(if step == 0.0 { 0.0 } else { step.recip() });
-                let (mut errors, mut codes) = (s.splat(0.0), [0; BLOCK]);
-                for half in 0..2 {
-                    let code = s.nearest(s.mul(values[half], inverse));
-                    let code = s.max(s.min(code, s.splat(MOST)), s.splat(-MOST));
-                    let coarse = s.mul(code, s.splat(step));
-                    let error = s.sub(values[half], coarse);
-                    errors = s.mul_add(error, error, errors);
-                    weights = s.mul_add(coarse, coarse, weights);
-                    s.store_bytes(s.add(code, s.splat(MOST + 1.0)), &mut codes[half * LANES..]);
-                    let fifth = s.greater(code, s.splat(-0.5)) as u16;
-                    bytes[2 + 2 * half..][..2].copy_from_slice(&fifth.to_le_bytes());
-                }
-                for (byte, (low, high)) in bytes[6..].iter_mut().zip(codes[..LANES].iter().zip(&codes[LANES..])) {
-                    *byte = low & 15 | high << 4;
-                }
-                let sum = s.sum(errors);
-                // What is no number stays none.
-                worst = if sum <= worst { worst } else { sum };
-            }
-            *bound = (worst / BLOCK as f32).sqrt() * MAGNIFIED;
-        }
-        *bound_of_weights = s.sum(weights).sqrt();
-    }
-}
-
-/// An f16 that is not below x; infinite if there is none.
-fn above(x: f32) -> f16 {
-    let nearest = f16::from_f32(x.min(65_536.0));
-    if nearest.to_f32() >= x { nearest } else { f16::from_bits(nearest.to_bits() + 1) }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn bounds_are_rounded_up() {
-        for x in [0.0, 1e-9, 6e-8, 1e-3, 1.0, 1.0001, 65_504.0, 65_505.0, 1e9, f32::MAX, f32::INFINITY] {
-            let bound = above(x).to_f32();
-            assert!(bound >= x.min(f32::MAX) || bound == f32::INFINITY, "{x}: {bound}");
-            assert!(bound <= (x * 1.001).max(6e-8) || x > 65_504.0, "{x}: {bound}");
-        }
-    }
 }
