@@ -28,7 +28,7 @@ def hosts(real_file: Path) -> Iterator[tuple[ModelHost, ModelHost]]:
         ModelHost.load(real_file, RuntimeConfig(repack=False)) as whole,
     ):
         screened.loop.await_chore()
-        for host, has_copy in ((screened, True), (whole, False)):
+        for host, has_copy in ((screened, screened.describe()["isa"] != "scalar"), (whole, False)):
             assert host.work is not None
             assert (host.work.screen_bytes() is not None) == has_copy
         yield screened, whole

@@ -191,11 +191,14 @@ class CpuOps:
         """Make a coarse copy of a head, by which rows are passed over when only the best logits matter.
 
         Pauses after some work. weights: bytes that are read for a token, those of the head among them. There
-        is no copy where little less would be read with it, nor without memory for it, nor with compute "f32".
+        is no copy where little less would be read with it, nor without memory for it, nor with compute "f32",
+        nor where plain code multiplies and waits for no memory.
         """
+        if self._compute == "f32" or not self._team.reads_strips:
+            return
         size = head.rows * SCREEN_FORMAT.row_bytes(head.cols) if head.cols % SCREEN_FORMAT.block == 0 else 0
         saved = head.data.nbytes - size
-        if self._compute == "f32" or not size or saved < LEAST_SAVED * weights:
+        if not size or saved < LEAST_SAVED * weights:
             return
         limit = machine_memory() // 4
         if size > limit:

@@ -13,7 +13,8 @@ use crate::matmul::{self, Needs, TILE};
 use crate::simd::dispatch;
 use crate::team::Disjoint;
 
-/// For more logits than this in all rows, the head is read as a whole: nearly every strip has one that may be among them.
+/// For more logits than this in all rows, the head is read as a whole: so many strips have one that may be among them that
+/// reading the screen as well takes longer.
 const MOST: usize = 64;
 
 /// Strips that are looked through at a time.
