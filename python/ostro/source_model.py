@@ -88,12 +88,13 @@ class SourceModel:
     def repack(self, model: Gemma3[CpuMatrix]) -> Iterator[None]:
         """Move the weights of a model of this source to where they are read fastest, see `CpuOps.repack`.
 
-        Then make what saves reading the whole head, see `CpuOps.screen`.
+        Then make what saves reading the whole head if that is wanted, see `CpuOps.screen`.
         """
         if self._runtime.repack:
             matrices = list(text_matrices(model))
             yield from self.ops.repack(matrices, release)
-            yield from self.ops.screen(model.lm_head, sum(matrix.data.nbytes for matrix in matrices))
+            if self._runtime.coarse_head:
+                yield from self.ops.screen(model.lm_head, sum(matrix.data.nbytes for matrix in matrices))
 
     def _new_ops(self) -> CpuOps:
         runtime = self._runtime

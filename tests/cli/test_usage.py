@@ -142,18 +142,18 @@ def test_kv_dtype_is_checked_before_anything_is_loaded() -> None:
 def test_weights_move_unless_they_are_told_not_to(
     monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...]
 ) -> None:
-    seen: list[bool] = []
+    seen: list[tuple[bool, bool]] = []
 
     def load(
         cls: type[ModelHost], /, which: object, runtime: RuntimeConfig, **arguments: object
     ) -> ModelHost:
-        seen.append(runtime.repack)
+        seen.append((runtime.repack, runtime.coarse_head))
         raise ModelNotFound("it is not needed")
 
     monkeypatch.setattr(ModelHost, "load", classmethod(load))
-    for option in ([], ["--repack"], ["--no-repack"]):
+    for option in ([], ["--repack"], ["--no-repack"], ["--coarse-head"]):
         assert isinstance(CliRunner().invoke(program.app, [*command, *option]).exception, ModelNotFound)
-    assert seen == [True, True, False]
+    assert seen == [(True, False), (True, False), (False, False), (True, True)]
 
 
 def test_raw_needs_a_text() -> None:

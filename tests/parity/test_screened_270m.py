@@ -24,8 +24,8 @@ TOKENS = 48
 def hosts(real_file: Path) -> Iterator[tuple[ModelHost, ModelHost]]:
     """With the copy and without."""
     with (
-        ModelHost.load(real_file, RuntimeConfig()) as screened,
-        ModelHost.load(real_file, RuntimeConfig(repack=False)) as whole,
+        ModelHost.load(real_file, RuntimeConfig(coarse_head=True)) as screened,
+        ModelHost.load(real_file, RuntimeConfig()) as whole,
     ):
         screened.loop.await_chore()
         for host, has_copy in ((screened, screened.describe()["isa"] != "scalar"), (whole, False)):

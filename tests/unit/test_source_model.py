@@ -34,7 +34,9 @@ def test_weights_move_and_answers_stay(monkeypatch: pytest.MonkeyPatch, name: st
     monkeypatch.setattr(cpu, "machine_memory", lambda: 1 << 40)
     monkeypatch.setattr(cpu, "has_huge_pages", lambda: True)
     monkeypatch.setattr(cpu, "LEAST_SAVED", 0.0)
-    source = SourceModel(open_checkpoint(demo_folder()), IsqConfig(name=name), RuntimeConfig(threads=2))
+    source = SourceModel(
+        open_checkpoint(demo_folder()), IsqConfig(name=name), RuntimeConfig(threads=2, coarse_head=True)
+    )
     model = source.load()
 
     def logits() -> bytes:
@@ -53,8 +55,18 @@ def test_weights_move_and_answers_stay(monkeypatch: pytest.MonkeyPatch, name: st
     assert source.quantized("Q8_0").lm_head.format == "Q8_0"
 
 
+def test_there_is_no_coarse_head_unless_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cpu, "LEAST_SAVED", 0.0)
+    source = SourceModel(open_checkpoint(demo_folder()), IsqConfig(), RuntimeConfig(threads=2))
+    model = source.load()
+    list(source.repack(model))
+    assert model.lm_head.screen_nbytes is None
+
+
 def test_weights_stay_in_the_file_if_they_are_told_to() -> None:
-    source = SourceModel(open_checkpoint(demo_folder()), IsqConfig(), RuntimeConfig(threads=2, repack=False))
+    source = SourceModel(
+        open_checkpoint(demo_folder()), IsqConfig(), RuntimeConfig(threads=2, repack=False, coarse_head=True)
+    )
     model = source.load()
     assert list(source.repack(model)) == []
     assert not any(matrix.moved for matrix in text_matrices(model))

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ostro.cli.model import (
+    CoarseHead,
     Compute,
     GgufFile,
     KvDtype,
@@ -127,6 +128,7 @@ def bench(
     compute: Compute = "auto",
     kv_dtype: KvDtype = None,
     repack: Repack = True,
+    coarse_head: CoarseHead = False,
     roofline: Annotated[
         bool, typer.Option("--roofline", help="Also measure the machine, and say how much of it was used.")
     ] = False,
@@ -159,6 +161,7 @@ def bench(
         kv_dtype=kv_dtype,
         max_seqs=1,
         repack=repack,
+        coarse_head=coarse_head,
     )
     started = time.perf_counter()
     with open_host(source, runtime, options, quantization=quantization) as host:

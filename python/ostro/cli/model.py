@@ -75,6 +75,13 @@ Repack = Annotated[
         "file, whose memory processes share.",
     ),
 ]
+CoarseHead = Annotated[
+    bool,
+    typer.Option(
+        "--coarse-head",
+        help="Keep a coarse copy of a large head, too: greedy decoding and top-k read less, for more memory.",
+    ),
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -186,6 +193,7 @@ def runtime_config(
     max_seqs: int = 32,
     max_waiting: int = 1024,
     repack: bool = True,
+    coarse_head: bool = False,
 ) -> RuntimeConfig:
     """What the engine runs with; usage error for an unknown `compute` or `kv_dtype`."""
     from ostro import config
@@ -205,6 +213,7 @@ def runtime_config(
         max_seqs=max_seqs,
         max_waiting=max_waiting,
         repack=repack,
+        coarse_head=coarse_head,
         seed=options.seed,
     )
 

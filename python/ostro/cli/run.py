@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ostro.cli.model import (
+    CoarseHead,
     Compute,
     Context,
     GgufFile,
@@ -82,6 +83,7 @@ def run(
     compute: Compute = "auto",
     kv_dtype: KvDtype = None,
     repack: Repack = True,
+    coarse_head: CoarseHead = False,
     pan_and_scan: PanAndScan = None,
 ) -> None:
     """Chat with a model, or with -p get one answer on stdout.
@@ -126,6 +128,7 @@ def run(
         kv_dtype=kv_dtype,
         max_seqs=1,
         repack=repack,
+        coarse_head=coarse_head,
     )
     from ostro.cli.talk import Talk, read_images
 

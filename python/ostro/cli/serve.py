@@ -13,6 +13,7 @@ import typer
 
 from ostro.cli import image_rules
 from ostro.cli.model import (
+    CoarseHead,
     Compute,
     Context,
     GgufFile,
@@ -76,6 +77,7 @@ def serve(
     compute: Compute = "auto",
     kv_dtype: KvDtype = None,
     repack: Repack = True,
+    coarse_head: CoarseHead = False,
     pan_and_scan: PanAndScan = None,
     allowed_image_root: image_rules.Roots = None,
     allow_private_image_hosts: image_rules.PrivateHosts = False,
@@ -105,6 +107,7 @@ def serve(
         max_seqs=max_seqs,
         max_waiting=max_waiting,
         repack=repack,
+        coarse_head=coarse_head,
     )
     image_rules.check(private_hosts=allow_private_image_hosts, no_urls=no_image_urls)
     images = image_rules.access(
