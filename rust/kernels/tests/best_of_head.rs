@@ -1,7 +1,5 @@
 //! The head where only its best logits matter: those have the bits of the whole head, and all others are less.
 
-use std::sync::LazyLock;
-
 use ostro_kernels::formats::{Format, Weights};
 use ostro_kernels::isa::Isa;
 use ostro_kernels::matmul::{Mode, Precision};
@@ -10,28 +8,9 @@ use ostro_kernels::regions::{Best, Machine, Norm, Screen, best_of_head, head, re
 use ostro_kernels::select::top_k;
 use proptest::prelude::*;
 
-/// One for each instruction set, with one thread and with three.
-static MACHINES: LazyLock<Vec<Machine>> = LazyLock::new(|| {
-    let teams = Isa::available().into_iter().flat_map(|isa| [1, 3].map(|threads| (threads, isa)));
-    teams.map(|(threads, isa)| Machine::new(threads, isa).unwrap()).collect()
-});
+mod regions;
 
-/// A reproducible stream of numbers (splitmix64), uniform in -1..1.
-struct Noise(u64);
-
-impl Noise {
-    fn next(&mut self) -> f32 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((z ^ (z >> 31)) >> 40) as f32 / (1_u64 << 23) as f32 - 1.0
-    }
-
-    fn take(&mut self, n: usize) -> Vec<f32> {
-        (0..n).map(|_| self.next()).collect()
-    }
-}
+use regions::{MACHINES, Noise};
 
 /// A head [rows, cols] with rows of different lengths, and what goes into it.
 struct Head {

@@ -1,8 +1,6 @@
 //! The feed-forward region: the bits of its operations one after the other, on every instruction set, for any team, and
 //! whether its inner activations are quantised group by group or row by row.
 
-use std::sync::LazyLock;
-
 use ostro_kernels::formats::{Format, Weights};
 use ostro_kernels::gelu::gated_gelu;
 use ostro_kernels::isa::Isa;
@@ -11,30 +9,13 @@ use ostro_kernels::norm::{add_norm, rms_norm};
 use ostro_kernels::regions::{Machine, Norm, feed_forward};
 use proptest::prelude::*;
 
+mod regions;
+
+use regions::{MACHINES, Noise};
+
 const EPS: f32 = 1e-6;
 
-/// One for each instruction set, with one thread and with three.
-static MACHINES: LazyLock<Vec<Machine>> = LazyLock::new(|| {
-    let teams = Isa::available().into_iter().flat_map(|isa| [1, 3].map(|threads| (threads, isa)));
-    teams.map(|(threads, isa)| Machine::new(threads, isa).unwrap()).collect()
-});
-
-/// A reproducible stream of numbers (splitmix64), uniform in -1..1.
-struct Noise(u64);
-
 impl Noise {
-    fn next(&mut self) -> f32 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((z ^ (z >> 31)) >> 40) as f32 / (1_u64 << 23) as f32 - 1.0
-    }
-
-    fn take(&mut self, n: usize) -> Vec<f32> {
-        (0..n).map(|_| self.next()).collect()
-    }
-
     /// A matrix whose numbers are about -1..1.
     fn matrix(&mut self, format: Format, rows: usize, cols: usize) -> Vec<u8> {
         let mut data: Vec<u8> =
