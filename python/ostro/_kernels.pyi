@@ -86,6 +86,16 @@ class Matrix:
         room: writable, as many bytes as the matrix has, the same array in each call; kept, and not to be
         written by anybody else. stop: a multiple of 16, or all rows. Others may use the matrix meanwhile.
         """
+    @property
+    def split_nbytes(self) -> int:
+        """Bytes of room that `split` needs for a Q8_0 matrix."""
+    def split(self, team: Team, room: NDArray[np.uint8], stop: int) -> None:
+        """As `repack`, into strips of two planes, for a Q8_0 matrix of which no other row was moved.
+
+        The upper plane, five bits of each weight, is that by which `head` passes rows over, when all rows are
+        there. room: `split_nbytes` bytes. The number of rows and stop are multiples of 16. ValueError for
+        weights that are not finite: this part and all behind it then have to stay where they are.
+        """
     def extend_screen(self, team: Team, stop: int) -> None:
         """Add the rows up to `stop` to the coarse copy by which `head` passes rows over.
 
@@ -94,7 +104,7 @@ class Matrix:
         """
     @property
     def screen_nbytes(self) -> int | None:
-        """Bytes of the copy; None without a complete one."""
+        """Bytes of the copy or of the upper plane, with bounds; None without a complete one."""
     def dequantize(self, start: int, stop: int) -> _F32:
         """Rows start:stop as float32 [stop - start, cols]."""
 

@@ -92,7 +92,7 @@ class SourceModel:
         """
         if self._runtime.repack:
             matrices = list(text_matrices(model))
-            yield from self.ops.repack(matrices, release)
+            yield from self.ops.repack(matrices, release, model.lm_head)
             if self._runtime.coarse_head:
                 yield from self.ops.screen(model.lm_head, sum(matrix.data.nbytes for matrix in matrices))
 

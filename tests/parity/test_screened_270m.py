@@ -1,4 +1,4 @@
-"""The real 270m with a coarse copy of its head writes what it writes without."""
+"""The real 270m whose head lies in two planes writes what it writes when it reads the head as a whole."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ TOKENS = 48
 
 @pytest.fixture(scope="module")
 def hosts(real_file: Path) -> Iterator[tuple[ModelHost, ModelHost]]:
-    """With the copy and without."""
+    """With planes, as by default, and without."""
     with (
-        ModelHost.load(real_file, RuntimeConfig(coarse_head=True)) as screened,
-        ModelHost.load(real_file, RuntimeConfig()) as whole,
+        ModelHost.load(real_file, RuntimeConfig()) as screened,
+        ModelHost.load(real_file, RuntimeConfig(repack=False)) as whole,
     ):
         screened.loop.await_chore()
-        for host, has_copy in ((screened, screened.describe()["isa"] != "scalar"), (whole, False)):
+        for host, has_planes in ((screened, screened.describe()["isa"] != "scalar"), (whole, False)):
             assert host.work is not None
-            assert (host.work.screen_bytes() is not None) == has_copy
+            assert (host.work.screen_bytes() is not None) == has_planes
         yield screened, whole
 
 

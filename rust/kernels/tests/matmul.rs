@@ -1,8 +1,9 @@
 //! Products: equal bits on every instruction set, for any batch, row range and output layout.
 
-use ostro_kernels::formats::{Format, STRIP, Weights, strips};
+use ostro_kernels::formats::{Format, STRIP, Weights, planes, strips};
 use ostro_kernels::isa::Isa;
 use ostro_kernels::matmul::{Activations, Mode, Needs, OutView, Precision, Scratch, TILE, multiply};
+use ostro_kernels::regions::{Machine, Screen};
 
 const INT8: Mode = Mode::Blocks(Precision::Int8);
 const INT14: Mode = Mode::Blocks(Precision::Int14);
@@ -103,6 +104,19 @@ fn in_strips(data: &[u8], format: Format, cols: usize, packed: usize) -> Vec<u8>
         strips::pack(format, rows, out);
     }
     out
+}
+
+/// The first rows of `Q8_0` data in each plane.
+fn in_planes(data: &[u8], cols: usize, packed: usize) -> [Vec<u8>; 2] {
+    let [mut upper, mut lower] = planes::nbytes(packed, cols).map(|bytes| vec![0; bytes]);
+    let row_bytes = Format::Q8_0.row_bytes(cols).unwrap();
+    let weights = Weights::new(&data[..packed * row_bytes], Format::Q8_0, packed, cols).unwrap();
+    let machine = Machine::new(1, Isa::Scalar).unwrap();
+    if packed > 0 {
+        let mut screen = Screen::of_planes(packed, cols).unwrap();
+        screen.split(&machine, weights, packed, &mut upper, &mut lower).unwrap();
+    }
+    [upper, lower]
 }
 
 fn assert_same(actual: &[f32], expected: &[f32], what: &str) {
@@ -227,6 +241,51 @@ proptest! {
             plain.dequantize_row(row, &mut a);
             weights.dequantize_row(row, &mut b);
             assert_same(&b, &a, &format!("{format:?} row {row}"));
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 100, ..ProptestConfig::default() })]
+
+    #[test]
+    fn rows_in_planes_give_the_bits_of_rows(
+        mode in any_mode(), rows in 16_usize..300, blocks in 1_usize..33, tokens in 1_usize..20, seed: u64,
+        packed in 0.0..=1.0_f64, from in 0.0..1.0_f64, length in 0.0..=1.0_f64,
+    ) {
+        let (format, cols, mut noise) = (Format::Q8_0, 32 * blocks, Noise(seed));
+        let mut data = random_weights(format, rows, cols, &mut noise, false);
+        for block in data.chunks_exact_mut(format.block_bytes()) {
+            // As quantizers make them: one end is reached, or both, or neither.
+            if noise.signed() > -0.8 {
+                let ends = [noise.next(), noise.next()].map(|end| (end % 8) as i8 + 120);
+                block[2..].iter_mut().for_each(|q| *q = (*q as i8).clamp(-ends[0], ends[1]) as u8);
+            }
+        }
+        let plain = Weights::new(&data, format, rows, cols).unwrap();
+        let packed = (rows as f64 * packed) as usize / STRIP * STRIP;
+        let [upper, lower] = in_planes(&data, cols, packed);
+        let rest = &data[packed * format.row_bytes(cols).unwrap()..];
+        let weights = Weights::with_planes(&upper, &lower, rest, rows, cols).unwrap();
+        let values: Vec<f32> = (0..tokens * cols).map(|_| noise.signed()).collect();
+        let first = (rows as f64 * from) as usize;
+        let range = first..first + ((rows - first) as f64 * length) as usize;
+        let of = |isa: Isa, weights: Weights<'_>| {
+            let x = activations(tokens, cols, &values, Needs::of(isa, &[weights], mode));
+            let mut out = vec![-7.0; tokens * rows];
+            let view = OutView::new(&mut out, rows, 0);
+            multiply(isa, &weights, range.clone(), &x, mode, view, &mut Scratch::default());
+            out
+        };
+        let expected = of(Isa::Scalar, plain);
+        for isa in Isa::available() {
+            assert_same(&of(isa, weights), &expected, &format!("{mode:?} {}", isa.name()));
+        }
+        for row in [0, rows / 2, rows - 1] {
+            let (mut a, mut b) = (vec![0.0; cols], vec![0.0; cols]);
+            plain.dequantize_row(row, &mut a);
+            weights.dequantize_row(row, &mut b);
+            assert_same(&b, &a, &format!("row {row}"));
         }
     }
 }

@@ -165,7 +165,9 @@ pub fn head(
     let (x, rows, out) = (x.as_slice()?, rows.as_slice()?, out.as_slice_mut()?);
     let norm = Norm { weight: norm.as_slice()?, eps };
     let best = best.as_ref().map(|(count, excluded)| Ok::<_, PyErr>((*count, excluded.as_slice()?))).transpose()?;
-    let (storage, screen) = (proj.storage(), proj.screen());
+    // In this order: a screen of planes needs rows that are in planes.
+    let screen = proj.screen();
+    let storage = proj.storage();
     detached(py, || {
         if let (Some(screen), Some((count, excluded))) = (screen, best) {
             let best = Best { count, excluded };

@@ -1,4 +1,4 @@
-"""`CpuOps.screen`: a coarse copy of a head, made in parts where it pays, and the best logits with it."""
+"""Heads in few bits, made in parts where it pays: a coarse copy, or the upper one of two planes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ostro.ops.batch import Best
 from ostro.ops.cpu import CpuOps
 from ostro.ops.protocol import Norm
 from ostro.ops.tensor import FORMATS, Tensor
-from tests.unit.ops.weights import available_isas, stored
+from tests.unit.ops.weights import available_isas, results, stored
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -53,6 +53,7 @@ def test_the_best_keep_their_bits_at_every_pause_and_others_do_not_matter(ops: C
         found = logits(ops, head, best)
         if head.screen_nbytes is None:
             np.testing.assert_array_equal(found, everything)
+        different = found != everything
         found[:, best.excluded[:1]] = -np.inf
         found_ids, found_values = ops.top_k(found, 4)
         np.testing.assert_array_equal(found_ids, ids)
@@ -60,7 +61,6 @@ def test_the_best_keep_their_bits_at_every_pause_and_others_do_not_matter(ops: C
     # 5.5 bits a weight, and a few numbers for each row.
     assert head.screen_nbytes is not None
     assert ROWS * COLS * 5.5 / 8 < head.screen_nbytes < ROWS * COLS * 6.2 / 8
-    different = logits(ops, head, best) != everything
     assert different.mean() > 0.5
     # Who wants all of them gets all of them.
     np.testing.assert_array_equal(logits(ops, head, None), everything)
@@ -125,3 +125,102 @@ def test_a_complete_copy_is_not_made_again(ops: CpuOps) -> None:
     list(ops.screen(head, head.data.nbytes))
     with pytest.raises(ValueError, match="has all rows"):
         head.extend_screen(ops._team, ROWS)
+
+
+HEAD_ROWS = 3_008
+
+
+def split_head(ops: CpuOps, data: NDArray[np.uint8]) -> CpuMatrix:
+    return ops.matrix(Tensor("head", FORMATS["Q8_0"], (HEAD_ROWS, COLS), data))
+
+
+@pytest.fixture
+def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cpu, "has_huge_pages", lambda: True)
+    monkeypatch.setattr(cpu, "REPACKED_AT_ONCE", 100_000)
+
+
+@pytest.mark.usefixtures("small_parts")
+def test_a_head_in_planes_keeps_its_bits_at_every_pause(ops: CpuOps) -> None:
+    data = stored("Q8_0", HEAD_ROWS, COLS)
+    head, plain = split_head(ops, data), split_head(ops, data)
+    expected = results(ops._team, plain)
+    everything = logits(ops, plain, None)
+    consumed: list[int] = []
+    for pauses, _ in enumerate(ops.repack([head], lambda part: consumed.append(part.nbytes), head), 1):
+        assert head.moved == min(HEAD_ROWS, pauses * 976)
+        assert (head.screen_nbytes is not None) == (head.moved == HEAD_ROWS)
+        assert results(ops._team, head) == expected
+        found = logits(ops, head, Best(1, NOTHING))
+        np.testing.assert_array_equal(found.argmax(1), everything.argmax(1))
+        np.testing.assert_array_equal(found.max(1), everything.max(1))
+    assert pauses == 4
+    assert sum(consumed) == data.nbytes
+    assert head.screen_nbytes is not None
+    assert HEAD_ROWS * COLS * 5.5 / 8 < head.screen_nbytes < HEAD_ROWS * COLS * 6.2 / 8
+    assert (found != everything).mean() > 0.5
+    # Two words and a half of a line for each row of three blocks, and no copy beside it.
+    assert data.nbytes < head.split_nbytes == head.data.nbytes < 1.05 * data.nbytes
+    assert list(ops.screen(head, data.nbytes)) == []
+
+
+@pytest.mark.usefixtures("small_parts")
+@pytest.mark.parametrize(
+    ("format", "rows", "others"), [("Q8_0", HEAD_ROWS, 5), ("Q8_0", 3_000, 0), ("Q6_K", HEAD_ROWS, 0)]
+)
+def test_heads_lie_in_strips_where_planes_save_little_or_do_not_fit(
+    ops: CpuOps, format: str, rows: int, others: int
+) -> None:
+    cols = 256 if format == "Q6_K" else COLS
+    matrices = [
+        ops.matrix(Tensor("matrix", FORMATS[format], (rows, cols), stored(format, rows, cols, seed)))
+        for seed in range(1 + others)
+    ]
+    expected = results(ops._team, matrices[0])
+    list(ops.repack(matrices, head=matrices[0]))
+    assert all(matrix.moved == rows for matrix in matrices)
+    assert matrices[0].screen_nbytes is None
+    assert results(ops._team, matrices[0]) == expected
+
+
+@pytest.mark.usefixtures("small_parts")
+def test_a_part_of_a_head_with_numbers_that_are_none_stays(
+    ops: CpuOps, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    data = stored("Q8_0", HEAD_ROWS, COLS).copy()
+    row_bytes = data.nbytes // HEAD_ROWS
+    data[1_500 * row_bytes : 1_500 * row_bytes + 2] = np.array([np.inf], np.float16).view(np.uint8)
+    data.flags.writeable = False
+    head, plain = split_head(ops, data), split_head(ops, data)
+    other = head_of(ops)
+    pauses = len(list(ops.repack([head, other], head=head)))
+    assert head.moved == 976
+    assert "row 1500 has a weight that is not a finite number" in caplog.text
+    assert head.screen_nbytes is None
+    assert results(ops._team, head) == results(ops._team, plain)
+    # What comes after it is moved.
+    assert other.moved == ROWS
+    assert pauses >= 4
+
+
+def test_rows_are_split_in_order_and_into_one_room(ops: CpuOps) -> None:
+    head = split_head(ops, stored("Q8_0", HEAD_ROWS, COLS))
+    if not ops._team.reads_strips:
+        pytest.skip("planes are for machines that read strips")
+    room = np.empty(head.split_nbytes, np.uint8)
+    with pytest.raises(ValueError, match="room"):
+        head.split(ops._team, room[:-1], 16)
+    with pytest.raises(ValueError, match="stop 8"):
+        head.split(ops._team, room, 8)
+    head.split(ops._team, room, 32)
+    with pytest.raises(ValueError, match="stop 32"):
+        head.split(ops._team, room, 32)
+    with pytest.raises(ValueError, match="in planes"):
+        head.repack(ops._team, room[: head.data.nbytes], 48)
+    with pytest.raises(ValueError, match="not the one"):
+        head.split(ops._team, np.empty_like(room), 48)
+    moved = head_of(ops)
+    moved.repack(ops._team, np.empty(moved.data.nbytes, np.uint8), 16)
+    with pytest.raises(ValueError, match="whole strips"):
+        moved.split(ops._team, np.empty(moved.split_nbytes, np.uint8), 32)

@@ -11,6 +11,7 @@ mod format;
 mod fp8;
 mod kquants;
 mod legacy;
+pub mod planes;
 pub mod strips;
 
 use std::ops::Range;
@@ -95,8 +96,10 @@ const MOST_BYTES: usize = Format::Q6_K.block_bytes();
 /// A matrix [rows, cols] over borrowed bytes in any alignment, row after row; the first rows may be in [`strips`].
 #[derive(Clone, Copy, Debug)]
 pub struct Weights<'a> {
-    /// Strip after strip.
+    /// Strip after strip; of those in [`planes`] the upper one.
     strips: &'a [u8],
+    /// The lower plane of all strips, if they are in planes.
+    lower: &'a [u8],
     /// Rows in strips, a multiple of [`STRIP`].
     packed: usize,
     /// The rows behind them.
@@ -139,7 +142,29 @@ impl<'a> Weights<'a> {
         let packed = strips.len().checked_div(row_bytes).unwrap_or(0);
         assert!(strips.len() == packed * row_bytes && packed.is_multiple_of(STRIP), "{packed} rows are no strips");
         assert!(packed == 0 || format.has_strips(), "{} has no strips", format.name());
-        Ok(Self { strips, packed, data, format, rows, cols, row_bytes })
+        Ok(Self { strips, lower: &[], packed, data, format, rows, cols, row_bytes })
+    }
+
+    /// A `Q8_0` matrix whose first rows are in strips of two [`planes`], and the others in `data`.
+    ///
+    /// # Errors
+    /// As [`with_strips`](Self::with_strips).
+    ///
+    /// # Panics
+    /// When the strips are not whole ones, or more of one plane than of the other.
+    pub fn with_planes(
+        upper: &'a [u8],
+        lower: &'a [u8],
+        data: &'a [u8],
+        rows: usize,
+        cols: usize,
+    ) -> Result<Self, ShapeError> {
+        let packed = upper.len() / planes::UPPER.row_bytes(cols)?.max(1);
+        let behind = rows.saturating_sub(packed);
+        let rest = Self::new(data, planes::WHOLE, behind, cols)?;
+        assert!(packed.is_multiple_of(STRIP) && packed + behind == rows, "{packed} rows are no strips");
+        assert_eq!([upper.len(), lower.len()], planes::nbytes(packed, cols), "strips of the two planes");
+        Ok(Self { strips: upper, lower, packed, rows, ..rest })
     }
 
     /// Number of rows (outputs of a product).
@@ -172,8 +197,27 @@ impl<'a> Weights<'a> {
         if row < self.packed { row / STRIP * STRIP } else { row }
     }
 
-    /// The bytes of a strip.
+    /// Whether the rows in strips are in two [`planes`].
+    pub(crate) fn has_planes(&self) -> bool {
+        !self.lower.is_empty()
+    }
+
+    /// The upper plane of all rows, which all are in planes: a matrix of an eighth of the weights.
+    pub(crate) fn upper(&self) -> Option<Self> {
+        let all = self.has_planes() && self.packed == self.rows;
+        let upper = || Self::with_strips(self.strips, &[], planes::UPPER, self.rows, self.cols);
+        all.then(|| upper().expect("as long as it was"))
+    }
+
+    /// The bytes of each plane, from a strip on.
+    pub(crate) fn planes_from(&self, strip: usize) -> [&'a [u8]; 2] {
+        let [upper, lower] = planes::nbytes(strip * STRIP, self.cols);
+        [&self.strips[upper..], &self.lower[lower..]]
+    }
+
+    /// The bytes of a strip, which is not in planes.
     pub(crate) fn strip(&self, index: usize) -> &'a [u8] {
+        debug_assert!(!self.has_planes(), "half a strip");
         &self.strips[index * STRIP * self.row_bytes..][..STRIP * self.row_bytes]
     }
 
@@ -204,6 +248,14 @@ impl<'a> Weights<'a> {
     pub fn dequantize_row(&self, row: usize, out: &mut [f32]) {
         assert!(row < self.rows, "row {row} of a matrix of {} rows", self.rows);
         assert_eq!(out.len(), self.cols, "the output must hold one row");
+        if row < self.packed && self.has_planes() {
+            let [upper, lower] = self.planes_from(row / STRIP);
+            for (index, values) in out.chunks_exact_mut(BLOCK).enumerate() {
+                let storage = planes::join_block(upper, lower, row % STRIP, index, self.cols / BLOCK);
+                Block::decode(self.format, &storage, 0).dequantize(false, values);
+            }
+            return;
+        }
         if row < self.packed {
             let (strip, mut storage) = (self.strip(row / STRIP), [0; MOST_BYTES]);
             let per_storage = self.format.block() / BLOCK;

@@ -96,14 +96,16 @@ const fn turn_back(word: u32) -> u32 {
 }
 
 /// Where a storage block of each row is in a strip.
-struct Place {
-    rest: usize,
-    words: usize,
+pub(super) struct Place {
+    pub(super) rest: usize,
+    pub(super) words: usize,
 }
 
 impl Place {
     /// Of block `block` of rows of `blocks` blocks.
-    const fn of(format: Format, blocks: usize, block: usize) -> Self {
+    #[allow(clippy::inline_always, reason = "compiled for the instruction set of its caller")]
+    #[inline(always)]
+    pub(super) const fn of(format: Format, blocks: usize, block: usize) -> Self {
         let whole = GROUP / format.block();
         let (group, at) = (block / whole * whole, block % whole);
         let present = if blocks - group < whole { blocks - group } else { whole };

@@ -44,7 +44,7 @@ use std::ops::Range;
 pub use activations::{Activations, Needs, Precision, TILE};
 
 use crate::formats::strips::unpack;
-use crate::formats::{BLOCK, Format, STRIP, Weights};
+use crate::formats::{BLOCK, Format, STRIP, Weights, planes};
 use crate::isa::Isa;
 use crate::room::room;
 
@@ -186,9 +186,11 @@ pub struct Scratch {
     x86: x86::Scratch,
     /// Rows that were in strips.
     rows: Vec<u8>,
+    /// Strips that were in planes.
+    strips: Vec<u8>,
 }
 
-/// Strips that are turned into rows at a time, for products that read rows.
+/// Strips that are turned into rows at a time, for products that read rows, or put together from planes.
 const UNPACKED: usize = 8;
 
 /// Multiplies the weight rows `rows` with every token of `x` and writes the results to `out`, on this thread.
@@ -217,7 +219,11 @@ pub fn multiply(
     assert!(precision == wanted || finer, "these activations have other integer codes");
     assert!(isa == Isa::Amx || !x.is_tiled(), "these activations are for a matrix unit");
     let middle = weights.packed_rows().clamp(rows.start, rows.end);
-    if rows.start < middle {
+    // Products of few tokens put planes together themselves.
+    let is_few = isa.reads_strips() && precision.is_some() && x.has_quads() && x.tokens() <= activations::FEW;
+    if rows.start < middle && weights.has_planes() && !is_few {
+        multiply_planes(isa, weights, rows.start..middle, x, precision, &mut out, scratch);
+    } else if rows.start < middle {
         multiply_strips(isa, weights, rows.start..middle, x, precision, &mut out, scratch);
     }
     if middle < rows.end {
@@ -257,6 +263,34 @@ fn multiply_strips(
         multiply_rows(isa, &plain, rows, x, precision, &mut out.starting_at(start), scratch);
     }
     scratch.rows = unpacked;
+}
+
+/// Products of rows in strips of two planes, which are put together.
+fn multiply_planes(
+    isa: Isa,
+    weights: &Weights<'_>,
+    rows: Range<usize>,
+    x: &Activations,
+    precision: Option<Precision>,
+    out: &mut OutView<'_>,
+    scratch: &mut Scratch,
+) {
+    let strip = STRIP * weights.cols() / BLOCK * planes::WHOLE.block_bytes();
+    let mut joined = std::mem::take(&mut scratch.strips);
+    for first in (rows.start / STRIP..rows.end.div_ceil(STRIP)).step_by(UNPACKED) {
+        let strips = first..rows.end.div_ceil(STRIP).min(first + UNPACKED);
+        room(&mut joined, strips.len() * strip, || 0);
+        for (index, to) in strips.clone().zip(joined.chunks_exact_mut(strip)) {
+            let [upper, lower] = weights.planes_from(index);
+            planes::join(isa, upper, lower, to);
+        }
+        let (bytes, start) = (&joined[..strips.len() * strip], first * STRIP);
+        let whole = Weights::with_strips(bytes, &[], planes::WHOLE, strips.len() * STRIP, weights.cols());
+        let rows = rows.start.max(start) - start..rows.end.min(strips.end * STRIP) - start;
+        let whole = whole.expect("as many whole strips");
+        multiply_strips(isa, &whole, rows, x, precision, &mut out.starting_at(start), scratch);
+    }
+    scratch.strips = joined;
 }
 
 /// Products of rows as they are stored.

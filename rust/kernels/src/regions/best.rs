@@ -7,7 +7,7 @@ use super::product::{Inputs, Member, RowNorm, helping, lock, view};
 use super::projection::{check_head, head};
 use super::screen::search::{Collect, Largest, Mark, probe};
 use super::screen::{COARSE, Screen};
-use super::{Machine, Mode, Norm, ShapeError, check};
+use super::{Machine, Mode, Norm, ShapeError};
 use crate::formats::{STRIP, Weights};
 use crate::matmul::{self, Needs, TILE};
 use crate::simd::dispatch;
@@ -32,7 +32,7 @@ pub struct Best<'a> {
 /// As [`head`], but what is not among the `best` of a row may be wrong, and is less than any of these. Returns how many rows
 /// of `proj` were computed.
 ///
-/// Right ones have the bits that `head` gives them.
+/// Right ones have the bits that `head` gives them. After screens that were of little use the next ones are not looked at.
 ///
 /// # Errors
 /// When shapes do not fit or a row does not exist.
@@ -49,16 +49,10 @@ pub fn best_of_head(
 ) -> Result<usize, ShapeError> {
     let (width, cols, tokens) = (proj.rows(), proj.cols(), rows.len());
     check_head(x, rows, norm, proj, out)?;
-    let coarse = screen.weights();
-    check(screen.is_complete() && (coarse.rows(), coarse.cols()) == (width, cols), || {
-        format!(
-            "a screen with {} rows of [{}, {}] for a head [{width}, {cols}]",
-            screen.done(),
-            coarse.rows(),
-            coarse.cols()
-        )
-    })?;
-    if tokens == 0 || tokens > TILE || tokens * best.count > MOST || best.count >= width || mode == Mode::Exact {
+    let (coarse, factor) = screen.coarse(proj)?;
+    let is_whole =
+        tokens == 0 || tokens > TILE || tokens * best.count > MOST || best.count >= width || mode == Mode::Exact;
+    if is_whole || !screen.is_worth_it() {
         head(machine, x, rows, norm, proj, out, mode)?;
         return Ok(width);
     }
@@ -74,12 +68,14 @@ pub fn best_of_head(
         team.run(|worker| {
             let Member { own, coarse: coarse_acts, scratch, row, .. } = &mut *lock(&members[worker.index]);
             let values = inputs.rows(isa, 0, tokens, row);
-            for (acts, needs) in [&mut *own, &mut *coarse_acts].into_iter().zip(needs) {
+            let probes: Vec<Vec<f32>> = values.chunks_exact(cols).map(|row| probe(row, step)).collect();
+            let scaled: Vec<f32> = values.iter().map(|x| factor * x).collect();
+            let inputs = [values, &*scaled];
+            for ((acts, needs), values) in [&mut *own, &mut *coarse_acts].into_iter().zip(needs).zip(inputs) {
                 acts.reset(tokens, cols, needs);
                 // SAFETY: nobody else knows these.
                 unsafe { acts.write_tile(0, values) };
             }
-            let probes: Vec<Vec<f32>> = values.chunks_exact(cols).map(|row| probe(row, step)).collect();
             let mut bests: Vec<Largest> = probes.iter().map(|_| Largest::new(best.count)).collect();
             worker.stream(0, width, helping(width, tokens, worker.count), |range: Range<usize>| {
                 // SAFETY: the share hands every row to one member, and the buffer outlives the region.
@@ -124,5 +120,7 @@ pub fn best_of_head(
             *computed.lock().unwrap_or_else(PoisonError::into_inner) += own_rows;
         });
     });
-    Ok(computed.into_inner().unwrap_or_else(PoisonError::into_inner))
+    let computed = computed.into_inner().unwrap_or_else(PoisonError::into_inner);
+    screen.learn(computed);
+    Ok(computed)
 }

@@ -6,9 +6,13 @@ use core::arch::x86_64::*;
 
 use super::{GROUP, STRIP, turn};
 use crate::formats::Format;
+use crate::isa::Isa;
 
 /// Turns words of rows around, with an instruction set.
 pub(crate) trait Words {
+    /// The one whose kernels use this.
+    const ISA: Isa;
+
     /// Four words of each row, which are `stride` bytes apart: a line for each word.
     ///
     /// # Safety
@@ -22,6 +26,8 @@ pub(crate) type Line = [u32; STRIP];
 pub(crate) struct Avx2;
 
 impl Words for Avx2 {
+    const ISA: Isa = Isa::Avx2;
+
     #[inline]
     #[target_feature(enable = "avx2")]
     unsafe fn lines(from: *const u8, stride: usize) -> [Line; 4] {
@@ -54,6 +60,8 @@ impl Words for Avx2 {
 pub(crate) struct Avx512;
 
 impl Words for Avx512 {
+    const ISA: Isa = Isa::Avx512Vnni;
+
     #[inline]
     #[target_feature(enable = "avx512f")]
     unsafe fn lines(from: *const u8, stride: usize) -> [Line; 4] {

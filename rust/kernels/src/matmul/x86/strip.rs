@@ -7,7 +7,7 @@ use crate::formats::{BLOCK, STRIP};
 use super::decode::Decode;
 
 /// Bytes between what is multiplied and what is fetched meanwhile.
-const AHEAD: usize = 16384;
+pub(super) const AHEAD: usize = 16384;
 
 /// A group of a strip, with so many storage blocks; or half of its rows.
 #[derive(Clone, Copy)]

@@ -23,7 +23,7 @@ use crate::matmul::{LANES, OutView};
 use super::decode::Decode;
 use super::lanes::{each8, unrolled};
 use super::offsets::{add_offsets, bias_of_group, takes_bias_at_once};
-use super::repacked::Repacked;
+use super::repacked::{Repacked, Sixteen, sixteens};
 use super::strip::{At, Strip};
 
 pub(super) mod ymm;
@@ -58,20 +58,15 @@ fn multiply<D: Strip, const T: usize, const P: usize>(
     out: &mut OutView<'_>,
 ) {
     let (blocks, tokens) = (weights.cols() / BLOCK, activations.tokens());
-    let in_strips = rows.start < weights.packed_rows();
-    assert!(in_strips || rows.len().is_multiple_of(STRIP), "rows {rows:?} are no strips");
-    let mut repacked = (!in_strips).then_some(Repacked::EMPTY);
-    for first in (weights.first_with(rows.start)..rows.end).step_by(STRIP) {
-        let bytes = if in_strips { weights.strip(first / STRIP) } else { weights.rows_bytes(first..first + STRIP) };
+    let mut repacked = Repacked::EMPTY;
+    for first in sixteens(weights, &rows) {
+        let from = Sixteen::of(weights, first);
         let mut results = [_mm512_setzero_ps(); T];
         for index in 0..blocks.div_ceil(LANES) {
             let present = LANES.min(blocks - index * LANES);
             // SAFETY: a strip and its rows have all groups, `present` blocks in this one.
             unsafe {
-                let at = match &mut repacked {
-                    None => At::group::<D>(bytes.as_ptr(), index, present),
-                    Some(repacked) => repacked.group::<D, Avx512>(bytes, index, present),
-                };
+                let at = repacked.group::<D, Avx512>(&from, index, present);
                 let x = activations.few(index);
                 if takes_words::<D, T, P>() && fit_words::<D, T>(x) {
                     accumulate::<D, T, P, true>(at, present, x, &mut results);

@@ -12,13 +12,13 @@ use std::mem::offset_of;
 use std::ops::Range;
 
 use crate::formats::strips::Avx2;
-use crate::formats::{BLOCK, STRIP, Weights};
+use crate::formats::{BLOCK, Weights};
 use crate::matmul::activations::{Activations, FEW};
 use crate::matmul::codes::{Few, Group, Quads};
 use crate::matmul::x86::decode::{fits_pairs, quads_of_sum};
 use crate::matmul::x86::lanes::{each8, store_f32, widen};
 use crate::matmul::x86::products::{Sums, add_bytes, add_scaled, add_words};
-use crate::matmul::x86::repacked::Repacked;
+use crate::matmul::x86::repacked::{Repacked, Sixteen, sixteens};
 use crate::matmul::x86::strip::ymm::twice;
 use crate::matmul::x86::strip::{At, Strip};
 use crate::matmul::{LANES, OutView};
@@ -63,21 +63,16 @@ fn multiply<D: Strip<__m256i>, const R: usize, const T: usize, const P: usize>(
     out: &mut OutView<'_>,
 ) {
     let (blocks, tokens) = (weights.cols() / BLOCK, activations.tokens());
-    let in_strips = rows.start < weights.packed_rows();
-    assert!(in_strips || rows.len().is_multiple_of(STRIP), "rows {rows:?} are no strips");
-    let mut repacked = (!in_strips).then_some(Repacked::EMPTY);
-    for first in (weights.first_with(rows.start)..rows.end).step_by(STRIP) {
-        let bytes = if in_strips { weights.strip(first / STRIP) } else { weights.rows_bytes(first..first + STRIP) };
+    let mut repacked = Repacked::EMPTY;
+    for first in sixteens(weights, &rows) {
+        let from = Sixteen::of(weights, first);
         let mut results = [[[_mm256_setzero_ps(); R]; T]; 2];
         for index in 0..blocks.div_ceil(LANES) {
             let present = LANES.min(blocks - index * LANES);
             let x = activations.few(index);
             // SAFETY: a strip and its rows have all groups, `present` blocks in this one.
             unsafe {
-                let at = match &mut repacked {
-                    None => At::group::<D>(bytes.as_ptr(), index, present),
-                    Some(repacked) => repacked.group::<D, Avx2>(bytes, index, present),
-                };
+                let at = repacked.group::<D, Avx2>(&from, index, present);
                 accumulate::<D, R, T, P>(at, present, x, &mut results[0]);
                 if R == 1 {
                     accumulate::<D, R, T, P>(at.half(1), present, x, &mut results[1]);
