@@ -18,6 +18,8 @@ use std::ops::Range;
 
 use half::f16;
 
+use crate::isa::Isa;
+
 pub use format::{Format, ShapeError};
 pub(crate) use fp8::{e4m3, e4m3_bits};
 pub use strips::STRIP;
@@ -108,6 +110,8 @@ pub struct Weights<'a> {
     rows: usize,
     cols: usize,
     row_bytes: usize,
+    /// What is behind the rows of a product is not read soon.
+    scattered: bool,
 }
 
 impl<'a> Weights<'a> {
@@ -142,7 +146,7 @@ impl<'a> Weights<'a> {
         let packed = strips.len().checked_div(row_bytes).unwrap_or(0);
         assert!(strips.len() == packed * row_bytes && packed.is_multiple_of(STRIP), "{packed} rows are no strips");
         assert!(packed == 0 || format.has_strips(), "{} has no strips", format.name());
-        Ok(Self { strips, lower: &[], packed, data, format, rows, cols, row_bytes })
+        Ok(Self { strips, lower: &[], packed, data, format, rows, cols, row_bytes, scattered: false })
     }
 
     /// A `Q8_0` matrix whose first rows are in strips of two [`planes`], and the others in `data`.
@@ -197,6 +201,50 @@ impl<'a> Weights<'a> {
         if row < self.packed { row / STRIP * STRIP } else { row }
     }
 
+    /// The same for products of rows that are far from each other, of which nothing is fetched ahead.
+    pub(crate) fn scattered(self) -> Self {
+        Self { scattered: true, ..self }
+    }
+
+    /// Whether nothing is to be fetched ahead.
+    #[cfg(target_arch = "x86_64")]
+    pub(crate) fn is_scattered(&self) -> bool {
+        self.scattered
+    }
+
+    /// The strip that begins at a row, put together in `memory` if it is in planes, and which row its first one is; else all
+    /// rows, and 0.
+    pub(crate) fn joined<'m>(&'m self, isa: Isa, row: usize, memory: &'m mut Vec<u8>) -> (Weights<'m>, usize) {
+        if !self.has_planes() || row >= self.packed {
+            return (*self, 0);
+        }
+        memory.resize(STRIP * self.row_bytes, 0);
+        let [upper, lower] = self.planes_from(row / STRIP);
+        planes::join(isa, upper, lower, memory);
+        let strip = Weights::with_strips(memory, &[], self.format, STRIP, self.cols);
+        (strip.expect("as many bytes as sixteen rows have").scattered(), row)
+    }
+
+    /// Asks for the bytes of rows in strips; changes no result.
+    pub(crate) fn fetch(&self, rows: Range<usize>) {
+        let strips = rows.start.min(self.packed) / STRIP..rows.end.min(self.packed).div_ceil(STRIP);
+        let planes = if self.has_planes() {
+            let [from, to] = [strips.start, strips.end].map(|strip| planes::nbytes(strip * STRIP, self.cols));
+            [&self.strips[from[0]..to[0]], &self.lower[from[1]..to[1]]]
+        } else {
+            let bytes = STRIP * self.row_bytes;
+            [&self.strips[strips.start * bytes..strips.end * bytes], &[]]
+        };
+        #[cfg(target_arch = "x86_64")]
+        for line in planes.iter().flat_map(|plane| plane.chunks(64)) {
+            use core::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
+            // SAFETY: a hint.
+            unsafe { _mm_prefetch::<_MM_HINT_T1>(line.as_ptr().cast()) };
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        let _ = planes;
+    }
+
     /// Whether the rows in strips are in two [`planes`].
     pub(crate) fn has_planes(&self) -> bool {
         !self.lower.is_empty()
@@ -209,9 +257,13 @@ impl<'a> Weights<'a> {
         all.then(|| upper().expect("as long as it was"))
     }
 
-    /// The bytes of each plane, from a strip on.
+    /// The bytes of each plane, from a strip on; of nothing else if nothing is to be fetched ahead.
     pub(crate) fn planes_from(&self, strip: usize) -> [&'a [u8]; 2] {
         let [upper, lower] = planes::nbytes(strip * STRIP, self.cols);
+        if self.scattered {
+            let end = planes::nbytes((strip + 1) * STRIP, self.cols);
+            return [&self.strips[upper..end[0]], &self.lower[lower..end[1]]];
+        }
         [&self.strips[upper..], &self.lower[lower..]]
     }
 

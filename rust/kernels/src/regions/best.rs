@@ -9,13 +9,13 @@ use super::screen::search::{Collect, Largest, Mark, probe};
 use super::screen::{COARSE, Screen};
 use super::{Machine, Mode, Norm, ShapeError};
 use crate::formats::{STRIP, Weights};
-use crate::matmul::{self, Needs, TILE};
+use crate::matmul::{self, Activations, Needs, OutView, TILE};
 use crate::simd::dispatch;
 use crate::team::Disjoint;
 
 /// For more logits than this in all rows, the head is read as a whole: so many strips have one that may be among them that
 /// reading the screen as well takes longer.
-const MOST: usize = 64;
+const MOST: usize = 128;
 
 /// Strips that are looked through at a time.
 const LOOKED_THROUGH: usize = 64;
@@ -50,6 +50,7 @@ pub fn best_of_head(
     let (width, cols, tokens) = (proj.rows(), proj.cols(), rows.len());
     check_head(x, rows, norm, proj, out)?;
     let (coarse, factor) = screen.coarse(proj)?;
+    let scattered = proj.scattered();
     let is_whole =
         tokens == 0 || tokens > TILE || tokens * best.count > MOST || best.count >= width || mode == Mode::Exact;
     if is_whole || !screen.is_worth_it() {
@@ -61,12 +62,14 @@ pub fn best_of_head(
     let inputs = Inputs { values: x, cols, rows: Some(rows), norm: RowNorm::Rms(norm), needs: needs[0] };
     let step = mode.precision(proj.format()).map_or(0.0, |precision| precision.max_code().recip());
     let found: Vec<Mutex<Vec<f32>>> = rows.iter().map(|_| Mutex::default()).collect();
-    let computed = Mutex::new(0);
+    // Rows, and products of one of them with a token.
+    let computed = Mutex::new((0, 0));
     let out = Disjoint::new(out);
     machine.with(|team, workspace| {
         let members = &workspace.members;
         team.run(|worker| {
-            let Member { own, coarse: coarse_acts, scratch, row, .. } = &mut *lock(&members[worker.index]);
+            let Member { own, coarse: coarse_acts, singles, joined, scratch, row, .. } =
+                &mut *lock(&members[worker.index]);
             let values = inputs.rows(isa, 0, tokens, row);
             let probes: Vec<Vec<f32>> = values.chunks_exact(cols).map(|row| probe(row, step)).collect();
             let scaled: Vec<f32> = values.iter().map(|x| factor * x).collect();
@@ -77,6 +80,12 @@ pub fn best_of_head(
                 unsafe { acts.write_tile(0, values) };
             }
             let mut bests: Vec<Largest> = probes.iter().map(|_| Largest::new(best.count)).collect();
+            singles.resize_with(tokens, Activations::default);
+            for (acts, values) in singles.iter_mut().zip(values.chunks_exact(cols)) {
+                acts.reset(1, cols, needs[0]);
+                // SAFETY: nobody else knows these.
+                unsafe { acts.write_tile(0, values) };
+            }
             worker.stream(0, width, helping(width, tokens, worker.count), |range: Range<usize>| {
                 // SAFETY: the share hands every row to one member, and the buffer outlives the region.
                 let to = unsafe { view(&out, width) };
@@ -96,31 +105,48 @@ pub fn best_of_head(
                 .iter()
                 .map(|found| Largest::of(best.count, &found.lock().unwrap_or_else(PoisonError::into_inner)).floor)
                 .collect();
-            let mut own_rows = 0;
+            let (mut own_rows, mut own_products) = (0, 0);
             worker.share(1, width.div_ceil(STRIP), LOOKED_THROUGH, |strips| {
-                let mut wanted = [false; LOOKED_THROUGH];
+                let mut wanted = [0; LOOKED_THROUGH];
                 let looked_at = strips.start * STRIP..width.min(strips.end * STRIP);
                 for (token, (probe, &floor)) in probes.iter().zip(&floors).enumerate() {
                     let at = token * width;
                     // SAFETY: the barrier is behind all writes of phase 0, and the share hands every strip to one member.
                     let logits = unsafe { out.range(at + looked_at.start..at + looked_at.end) };
-                    dispatch(isa, Mark { screen, first: strips.start, logits, probe, floor, wanted: &mut wanted });
+                    let (first, wanted, mark) = (strips.start, &mut wanted, 1 << token);
+                    dispatch(isa, Mark { screen, first, logits, probe, floor, wanted, mark });
                 }
-                let mut rows = looked_at.start..looked_at.start;
-                for run in wanted[..strips.len()].chunk_by(|a, b| a == b) {
-                    rows = rows.end..looked_at.end.min(rows.end + run.len() * STRIP);
-                    if run[0] {
-                        own_rows += rows.len();
+                let mut strips = strips.zip(wanted).filter(|(_, tokens)| *tokens != 0).peekable();
+                while let Some((strip, wanted)) = strips.next() {
+                    if let Some((next, _)) = strips.peek() {
+                        proj.fetch(next * STRIP..(next + 1) * STRIP);
+                    }
+                    let rows = strip * STRIP..width.min((strip + 1) * STRIP);
+                    own_rows += rows.len();
+                    if 2 * wanted.count_ones() as usize > tokens {
+                        own_products += tokens * rows.len();
                         // SAFETY: see above.
                         let to = unsafe { view(&out, width) };
-                        matmul::multiply(isa, &proj, rows.clone(), own, mode, to, scratch);
+                        matmul::multiply(isa, &scattered, rows, own, mode, to, scratch);
+                        continue;
+                    }
+                    let (strip, first) = scattered.joined(isa, rows.start, joined);
+                    for token in (0..tokens).filter(|token| wanted >> token & 1 == 1) {
+                        own_products += rows.len();
+                        let place = token * width + first;
+                        // SAFETY: see above.
+                        let to = unsafe { OutView::from_raw(out.as_mut_ptr(), out.len(), width, place) };
+                        let rows = rows.start - first..rows.end - first;
+                        matmul::multiply(isa, &strip, rows, &singles[token], mode, to, scratch);
                     }
                 }
             });
-            *computed.lock().unwrap_or_else(PoisonError::into_inner) += own_rows;
+            let mut computed = computed.lock().unwrap_or_else(PoisonError::into_inner);
+            computed.0 += own_rows;
+            computed.1 += own_products;
         });
     });
-    let computed = computed.into_inner().unwrap_or_else(PoisonError::into_inner);
-    screen.learn(computed);
+    let (computed, products) = computed.into_inner().unwrap_or_else(PoisonError::into_inner);
+    screen.learn(products / tokens);
     Ok(computed)
 }

@@ -47,10 +47,23 @@ pub(super) fn sixteens(weights: &Weights<'_>, rows: &Range<usize>) -> impl Itera
 
 /// A group of sixteen rows that becomes one of a strip.
 #[repr(C, align(64))]
-pub(super) struct Repacked([u8; STRIP * MOST]);
+struct Group([u8; STRIP * MOST]);
+
+/// Groups of sixteen rows as those of strips.
+pub(super) struct Repacked {
+    /// Of rows that are in no strips; not touched without need.
+    group: Option<Group>,
+    scattered: bool,
+}
 
 impl Repacked {
-    pub(super) const EMPTY: Self = Self([0; STRIP * MOST]);
+    pub(super) fn of(weights: &Weights<'_>) -> Self {
+        Self { group: None, scattered: weights.is_scattered() }
+    }
+
+    fn group_of(&mut self, bytes: usize) -> &mut [u8] {
+        &mut self.group.get_or_insert_with(|| Group([0; STRIP * MOST])).0[..bytes]
+    }
 
     /// Group `index`, which has `present` blocks.
     ///
@@ -59,12 +72,16 @@ impl Repacked {
     #[allow(clippy::inline_always, reason = "compiled for the instruction set of its caller, as `pack_group`")]
     #[inline(always)]
     pub(super) unsafe fn group<D: Decode, W: Words>(&mut self, from: &Sixteen<'_>, index: usize, present: usize) -> At {
-        match *from {
+        let mut at = match *from {
             Sixteen::Strip(strip) => At::group::<D>(strip.as_ptr(), index, present),
             // SAFETY: the caller's promise.
             Sixteen::Rows(rows) => unsafe { self.packed::<D, W>(rows, index, present) },
             Sixteen::Planes(planes) => self.joined::<D>(W::ISA, planes, index, present),
+        };
+        if self.scattered {
+            at.next = at.start();
         }
+        at
     }
 
     /// A group of the sixteen rows in `rows`.
@@ -75,7 +92,7 @@ impl Repacked {
     #[inline(always)]
     unsafe fn packed<D: Decode, W: Words>(&mut self, rows: &[u8], index: usize, present: usize) -> At {
         let from = rows.as_ptr().wrapping_add(index * D::BYTES);
-        let group = &mut self.0[..STRIP * (D::BYTES * present / LANES)];
+        let group = self.group_of(STRIP * (D::BYTES * present / LANES));
         // SAFETY: the caller's promise.
         unsafe { pack_group::<W>(D::FORMAT, from, rows.len() / STRIP, group) };
         // The next group, into the L1 cache.
@@ -93,7 +110,7 @@ impl Repacked {
     fn joined<D: Decode>(&mut self, isa: Isa, planes: [&[u8]; 2], index: usize, present: usize) -> At {
         let before = planes::nbytes(STRIP, BLOCK * LANES * index);
         let (upper, lower) = (&planes[0][before[0]..], &planes[1][before[1]..]);
-        let group = &mut self.0[..STRIP * planes::WHOLE.block_bytes() * present];
+        let group = self.group_of(STRIP * planes::WHOLE.block_bytes() * present);
         planes::join(isa, upper, lower, group);
         let mut at = At::group::<D>(group.as_ptr(), 0, present);
         // Of the upper plane, and more of it than becomes of the group. The lower one is asked for where it is read.

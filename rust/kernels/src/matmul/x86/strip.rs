@@ -28,6 +28,10 @@ impl At {
         Self { words, rests: start, next: start.wrapping_add(AHEAD) }
     }
 
+    pub(super) fn start(self) -> *const u8 {
+        self.rests
+    }
+
     /// The first eight rows (`half` 0), or the other ones.
     pub(super) fn half(self, half: usize) -> Self {
         let (words, rests) = (self.words.wrapping_add(32 * half), self.rests.wrapping_add(16 * half));

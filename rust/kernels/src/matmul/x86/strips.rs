@@ -58,7 +58,7 @@ fn multiply<D: Strip, const T: usize, const P: usize>(
     out: &mut OutView<'_>,
 ) {
     let (blocks, tokens) = (weights.cols() / BLOCK, activations.tokens());
-    let mut repacked = Repacked::EMPTY;
+    let mut repacked = Repacked::of(weights);
     for first in sixteens(weights, &rows) {
         let from = Sixteen::of(weights, first);
         let mut results = [_mm512_setzero_ps(); T];

@@ -78,14 +78,15 @@ impl Kernel for Collect<'_> {
     }
 }
 
-/// Marks strips with a logit that may be as large as `floor`, from strip `first` on.
+/// Marks strips with a logit that may be as large as `floor`, from strip `first` on, with a bit.
 pub(in super::super) struct Mark<'a> {
     pub(in super::super) screen: &'a Screen,
     pub(in super::super) first: usize,
     pub(in super::super) logits: &'a [f32],
     pub(in super::super) probe: &'a [f32],
     pub(in super::super) floor: f32,
-    pub(in super::super) wanted: &'a mut [bool],
+    pub(in super::super) wanted: &'a mut [u32],
+    pub(in super::super) mark: u32,
 }
 
 impl Kernel for Mark<'_> {
@@ -99,7 +100,9 @@ impl Kernel for Mark<'_> {
             let tolerance = tolerance(s, bounds, self.probe);
             // What is no number is wanted.
             let misses = s.greater(below, s.splat(0.0)) & s.greater(s.mul(below, below), tolerance);
-            *wanted |= !misses & lanes(logits.len()) != 0;
+            if !misses & lanes(logits.len()) != 0 {
+                *wanted |= self.mark;
+            }
         }
     }
 }

@@ -63,7 +63,7 @@ fn multiply<D: Strip<__m256i>, const R: usize, const T: usize, const P: usize>(
     out: &mut OutView<'_>,
 ) {
     let (blocks, tokens) = (weights.cols() / BLOCK, activations.tokens());
-    let mut repacked = Repacked::EMPTY;
+    let mut repacked = Repacked::of(weights);
     for first in sixteens(weights, &rows) {
         let from = Sixteen::of(weights, first);
         let mut results = [[[_mm256_setzero_ps(); R]; T]; 2];
