@@ -43,7 +43,8 @@ class RuntimeConfig:
     image_cache_bytes: of encoded images kept for later requests (2.6 MB each for 4b).
     repack: move weights to where they are read fastest, between steps and while there is nothing else to do;
     if not, they stay in their file, whose memory processes share.
-    coarse_head: also make a coarse copy of a large head, see `CpuOps.screen`; not without `repack`.
+    coarse_head: also make a coarse copy of a large head that does not lie in planes, see `CpuOps.screen`; not
+    without `repack`.
     """
 
     threads: int = 0

@@ -200,8 +200,8 @@ class Runner(LoadedModel):
     kv_dtype: of the KV cache, "f16" (as with None, unless compute is "f32"), "int8" (half of it) or "f32".
     max_waiting: requests beyond it are refused with Overloaded. kv_bytes: ceiling of the KV cache.
     repack: move weights to where they are read fastest, between steps; if not, they stay in the file, whose
-    memory processes share. coarse_head: also keep a coarse copy of a large head, so that greedy decoding and
-    sampling with top_k read less of it: faster, for up to half of the file's size in memory.
+    memory processes share. coarse_head: also keep a coarse copy of a large head that is not in Q8_0, so that
+    greedy decoding and sampling with top_k read less of it: faster, for a third of its size in memory.
     images: what requests may name as images (`ostro.ImageAccess`); None for all that this process can read
     and reach. pan_and_scan: show oblong images in crops as well unless a request says otherwise.
     image_cache_bytes: of encoded images kept for later requests.

@@ -79,7 +79,8 @@ CoarseHead = Annotated[
     bool,
     typer.Option(
         "--coarse-head",
-        help="Keep a coarse copy of a large head, too: greedy decoding and top-k read less, for more memory.",
+        help="Keep a coarse copy of a large head that is not in Q8_0, too: greedy decoding and top-k read "
+        "less, for more memory.",
     ),
 ]
 

@@ -1,8 +1,8 @@
 """What a token costs: bytes that have to be read and multiply-accumulates (MACs) that have to be done.
 
 Counts of the mathematics and of the number formats, not of an implementation: what a kernel reads or computes
-beyond them shows as a lower share of what the machine can do. The exception is a head with a coarse copy, see
-`CpuOps.screen`: greedy decoding reads that one.
+beyond them shows as a lower share of what the machine can do. The exception is a head in two planes or with a
+coarse copy, see `CpuOps.repack` and `screen`: greedy decoding reads the upper plane, or the copy.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class StoredMatrix(Matrix, Protocol):
 
     @property
     def screen_nbytes(self) -> int | None:
-        """Bytes of a coarse copy; None without one."""
+        """Bytes of a coarse copy or of the upper plane; None without one."""
 
 
 StoredT = TypeVar("StoredT", bound=StoredMatrix)

@@ -113,8 +113,8 @@ pub fn best_of_head(
                     let at = token * width;
                     // SAFETY: the barrier is behind all writes of phase 0, and the share hands every strip to one member.
                     let logits = unsafe { out.range(at + looked_at.start..at + looked_at.end) };
-                    let (first, wanted, mark) = (strips.start, &mut wanted, 1 << token);
-                    dispatch(isa, Mark { screen, first, logits, probe, floor, wanted, mark });
+                    let (first, wanted, bit) = (strips.start, &mut wanted, 1 << token);
+                    dispatch(isa, Mark { screen, first, logits, probe, floor, wanted, bit });
                 }
                 let mut strips = strips.zip(wanted).filter(|(_, tokens)| *tokens != 0).peekable();
                 while let Some((strip, wanted)) = strips.next() {

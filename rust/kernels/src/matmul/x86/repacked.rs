@@ -61,6 +61,7 @@ impl Repacked {
         Self { group: None, scattered: weights.is_scattered() }
     }
 
+    #[allow(clippy::unnecessary_lazy_evaluations, reason = "4 KiB of zeros")]
     fn group_of(&mut self, bytes: usize) -> &mut [u8] {
         &mut self.group.get_or_insert_with(|| Group([0; STRIP * MOST])).0[..bytes]
     }

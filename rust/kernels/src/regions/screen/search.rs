@@ -86,7 +86,7 @@ pub(in super::super) struct Mark<'a> {
     pub(in super::super) probe: &'a [f32],
     pub(in super::super) floor: f32,
     pub(in super::super) wanted: &'a mut [u32],
-    pub(in super::super) mark: u32,
+    pub(in super::super) bit: u32,
 }
 
 impl Kernel for Mark<'_> {
@@ -101,7 +101,7 @@ impl Kernel for Mark<'_> {
             // What is no number is wanted.
             let misses = s.greater(below, s.splat(0.0)) & s.greater(s.mul(below, below), tolerance);
             if !misses & lanes(logits.len()) != 0 {
-                *wanted |= self.mark;
+                *wanted |= self.bit;
             }
         }
     }
