@@ -52,6 +52,13 @@ const LOWER_WORDS: usize = 3;
 /// A word of each row of a strip.
 type Line = [[u8; 4]; STRIP];
 
+/// Where a line of a block of the first group is in the lower plane of a strip, in bytes.
+#[cfg(target_arch = "x86_64")]
+#[inline]
+pub(crate) const fn lower_place(block: usize, line: usize) -> usize {
+    (1 + LOWER_WORDS * block + line) * size_of::<Line>()
+}
+
 /// Where a block is in the lower plane of a strip, in lines: its word's line, and its first one.
 #[allow(clippy::inline_always, reason = "compiled for the instruction set of its caller")]
 #[inline(always)]

@@ -23,6 +23,8 @@ pub(super) trait Decode {
 
     /// Where the scale is in a storage block.
     const SCALE: usize = 0;
+    /// Whether sixteen rows are strips of two planes: they have codes and scales of their own, and biases for each row.
+    const IN_PLANES: bool = false;
     /// What is added to the codes of [`Self::bytes`] to make them unsigned.
     const BIAS: i32 = 0;
     /// The largest of these bytes.

@@ -202,6 +202,8 @@ fn in_strips<D: strip::Strip>(
             } else {
                 amx::few::multiply::<D, 2>(weights, rows, x, out);
             }
+        } else if x.has_quads() && weights.has_planes() && rows.start < weights.packed_rows() {
+            strips::multiply_few::<strip::planes::Planes>(weights, rows, x, narrow, out);
         } else if x.has_quads() {
             strips::multiply_few::<D>(weights, rows, x, narrow, out);
         } else if narrow {

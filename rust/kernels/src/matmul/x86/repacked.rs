@@ -9,6 +9,7 @@ use crate::matmul::LANES;
 
 use super::decode::Decode;
 use super::lanes::prefetch;
+use super::legacy::Q5_0;
 use super::strip::{AHEAD, At};
 
 /// Most bytes of a group of a row: `Q8_0`.
@@ -77,7 +78,15 @@ impl Repacked {
             Sixteen::Strip(strip) => At::group::<D>(strip.as_ptr(), index, present),
             // SAFETY: the caller's promise.
             Sixteen::Rows(rows) => unsafe { self.packed::<D, W>(rows, index, present) },
-            Sixteen::Planes(planes) => self.joined::<D>(W::ISA, planes, index, present),
+            Sixteen::Planes(planes) => {
+                let before = planes::nbytes(STRIP, BLOCK * LANES * index);
+                let [upper, lower] = [0, 1].map(|plane| &planes[plane][before[plane]..]);
+                if D::IN_PLANES {
+                    At::group::<Q5_0>(upper.as_ptr(), 0, present).with_lower(lower.as_ptr())
+                } else {
+                    self.joined::<D>(W::ISA, upper, lower, present)
+                }
+            }
         };
         if self.scattered {
             at.next = at.start();
@@ -108,9 +117,7 @@ impl Repacked {
     }
 
     /// A group of both planes.
-    fn joined<D: Decode>(&mut self, isa: Isa, planes: [&[u8]; 2], index: usize, present: usize) -> At {
-        let before = planes::nbytes(STRIP, BLOCK * LANES * index);
-        let (upper, lower) = (&planes[0][before[0]..], &planes[1][before[1]..]);
+    fn joined<D: Decode>(&mut self, isa: Isa, upper: &[u8], lower: &[u8], present: usize) -> At {
         let group = self.group_of(STRIP * planes::WHOLE.block_bytes() * present);
         planes::join(isa, upper, lower, group);
         let mut at = At::group::<D>(group.as_ptr(), 0, present);

@@ -17,6 +17,8 @@ pub(super) struct At {
     rests: *const u8,
     /// What to fetch meanwhile, as many bytes.
     pub next: *const u8,
+    /// The group in the lower plane, if there is one.
+    lower: *const u8,
 }
 
 impl At {
@@ -25,7 +27,12 @@ impl At {
         let start = strip.wrapping_add(index * STRIP * D::BYTES);
         let storage = present * BLOCK / D::FORMAT.block();
         let words = start.wrapping_add(STRIP * storage * D::FORMAT.rest());
-        Self { words, rests: start, next: start.wrapping_add(AHEAD) }
+        Self { words, rests: start, next: start.wrapping_add(AHEAD), lower: std::ptr::null() }
+    }
+
+    /// The same group in two planes, of which this is the upper one.
+    pub(super) fn with_lower(self, lower: *const u8) -> Self {
+        Self { lower, ..self }
     }
 
     pub(super) fn start(self) -> *const u8 {
@@ -70,6 +77,12 @@ pub(super) trait Strip<V: Vector = __m512i>: Decode {
     /// Codes of four columns of block `base + phase`, as [`Decode::bytes`]. `base` is a multiple of the period, and `phase`
     /// and `quad` are known at compile time.
     unsafe fn codes(at: At, base: usize, phase: usize, quad: usize) -> V;
+
+    /// What is taken off the codes of a block, negative; anything where it is the same for all rows.
+    #[inline]
+    unsafe fn less_bias(_at: At, _block: usize) -> V {
+        V::ZERO
+    }
 
     /// The integer scale of a block or half block; anything in formats without them.
     #[inline]
@@ -282,5 +295,6 @@ macro_rules! strips {
 }
 use strips;
 
+pub(super) mod planes;
 pub(super) mod ymm;
 pub(super) mod zmm;

@@ -137,10 +137,11 @@ macro_rules! products {
         let mut high = [_mm512_setzero_si512(); T];
         if D::BIAS != 0 && !takes_bias_at_once::<D, P>() {
             // The products start at what the bias adds to them, taken off.
+            let bias = if D::IN_PLANES { D::less_bias($at, $base + $phase) } else { _mm512_set1_epi32(-D::BIAS) };
             for t in 0..T {
                 let (codes, block) = (&$x.quads[t], ($base + $phase) % LANES);
                 let sum = if $count == 4 { codes.halves[2 * block + $first / 4] } else { codes.blocks[block] };
-                low[t] = _mm512_mullo_epi32(_mm512_set1_epi32(sum), _mm512_set1_epi32(-D::BIAS));
+                low[t] = _mm512_mullo_epi32(_mm512_set1_epi32(sum), bias);
             }
         }
         each8!(|QUAD| {

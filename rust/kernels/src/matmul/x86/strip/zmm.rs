@@ -113,7 +113,7 @@ fn nibble(x: __m512i, high: bool) -> __m512i {
 /// `bits` bits of every byte of x from bit `from` on, at bit `to`; bits of `below` under it. All known after inlining.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw")]
-fn with_bits(below: __m512i, x: __m512i, from: usize, to: usize, bits: usize) -> __m512i {
+pub(super) fn with_bits(below: __m512i, x: __m512i, from: usize, to: usize, bits: usize) -> __m512i {
     let mask = _mm512_set1_epi8((((1 << bits) - 1) << to) as i8);
     let moved = if from >= to {
         _mm512_srl_epi16(x, _mm_cvtsi32_si128((from - to) as i32))
