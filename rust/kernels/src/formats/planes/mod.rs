@@ -8,7 +8,8 @@
 //! ```
 //! `c` and the scale are a block of `Q5_0`: an eighth of the weights, of which each is off by `l - 3` (`l` in the third way) codes.
 //! A strip of the upper plane is that of `Q5_0`. One of the lower plane has, in groups of eight blocks, a line of 64 bytes with a
-//! word for each block, and then for each block three words of every row, 64 bytes a line. Of the eight quads of columns `4 * k..4 * k + 4`, byte i of these words has column i of
+//! word for each block, and then for each block three words of every row, 64 bytes a line. Of the eight quads of columns
+//! `4 * k..4 * k + 4`, byte i of these words has column i of
 //! ```text
 //! word 0     l of quad 0 | l of quad 3 << 3 | lower two bits of l of quad 6 << 6
 //! word 1     l of quad 1 | l of quad 4 << 3 | lower two bits of l of quad 7 << 6

@@ -48,8 +48,8 @@ impl Kernel for Split<'_> {
             let most = codes.iter().fold(i8::MIN, |most, &code| most.max(code));
             let is_turned = most > 124 && least >= -124;
             let is_third = most > 124 && !is_turned;
-            let (base, sign, middle) = (if is_third { 128_u8 } else { 131 }, if is_turned { 0xff } else { 0 }, 3);
-            let middle = if is_third { 0 } else { middle };
+            let (base, middle) = if is_third { (128_u8, 0) } else { (131, 3) };
+            let sign = if is_turned { 0xff } else { 0 };
             let mut u = [0; BLOCK];
             for (u, &code) in u.iter_mut().zip(&codes) {
                 *u = base.wrapping_add((code.cast_unsigned() ^ sign).wrapping_sub(sign));

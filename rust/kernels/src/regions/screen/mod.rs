@@ -1,8 +1,8 @@
 //! A coarse copy of a head, by which rows are passed over that cannot be among the best.
 //!
-//! A copy in [`FORMAT`], or the upper one of two [`planes`], is read instead of the head itself, with activations of 8 bits, and
-//! gives a logit to within an error of which only the size is known. Errors of a row's weights are those of rounding, as good as independent of each other
-//! and of the activations, and so are those of the activations: the sum of their products has a variance of
+//! A copy in [`FORMAT`], or the upper one of two [`planes`], is read instead of the head itself, with activations of 8 bits,
+//! and gives a logit to within an error of which only the size is known. Errors of a row's weights are those of rounding, as
+//! good as independent of each other and of the activations, and so are those of the activations: the sum of their products has a variance of
 //! ```text
 //! sum over parts of 128 columns: mean square error of the part's worst block * sum of squared activations
 //!     + sum of squared weights * mean square error of an activation
