@@ -206,6 +206,52 @@ proptest! {
         let mut data = vec![0];
         data.extend(random_weights(format, rows, cols, &mut noise, false));
         let weights = Weights::new(&data[1..], format, rows, cols).unwrap();
+        let values: Vec<f32> = (0..tokens * cols).map(|_| noise.signed()).collect();
+        let first = (rows as f64 * from) as usize;
+        let range = first..first + ((rows - first) as f64 * length) as usize;
+        let stride = rows + offset + padding;
+        for isa in Isa::available() {
+            let needs = Needs { f32: true, quads: 0, ..Needs::of(isa, &[weights], mode) };
+            let x = activations(tokens, cols, &values, needs);
+            let mut scratch = Scratch::default();
+            let mut out = vec![-7.0; tokens * stride];
+            multiply(isa, &weights, range.clone(), &x, mode, OutView::new(&mut out, stride, offset), &mut scratch);
+            let mut expected = vec![-7.0; tokens * stride];
+            for token in 0..tokens {
+                let alone = activations(1, cols, &values[token * cols..], needs);
+                for row in range.clone() {
+                    let one = OutView::new(&mut expected[token * stride..], stride, offset);
+                    multiply(isa, &weights, row..row + 1, &alone, mode, one, &mut scratch);
+                }
+            }
+            assert_same(&out, &expected, &format!("{format:?} {mode:?} {}", isa.name()));
+            let mut only = vec![-7.0; tokens * range.len()];
+            let view = OutView::new(&mut only, range.len(), 0).from_row(first);
+            multiply(isa, &weights, range.clone(), &x, mode, view, &mut scratch);
+            for (row, only) in out.chunks(stride).zip(only.chunks(range.len().max(1))) {
+                assert_same(only, &row[offset + first..][..range.len()], "a buffer with nothing but the rows");
+            }
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+
+    #[test]
+    fn rows_in_strips_give_the_bits_of_rows(
+        format in prop::sample::select(Format::ALL.iter().copied().filter(|f| f.has_strips()).collect::<Vec<_>>()),
+        mode in any_mode(), rows in 16_usize..200, size in 1_usize..1025, tokens in 1_usize..20, seed: u64,
+        packed in 0.0..=1.0_f64, from in 0.0..1.0_f64, length in 0.0..=1.0_f64, wild in prop::bool::weighted(0.1),
+    ) {
+        let cols = cols_of(format, size);
+        let mut noise = Noise(seed);
+        let data = random_weights(format, rows, cols, &mut noise, wild);
+        let plain = Weights::new(&data, format, rows, cols).unwrap();
+        let packed = (rows as f64 * packed) as usize / STRIP * STRIP;
+        let strips = in_strips(&data, format, cols, packed);
+        let rest = &data[strips.len()..];
+        let weights = Weights::with_strips(&strips, rest, format, rows, cols).unwrap();
         let first = (rows as f64 * from) as usize;
         let range = first..first + ((rows - first) as f64 * length) as usize;
         assert_same_products(plain, weights, mode, tokens, range, &mut noise);
