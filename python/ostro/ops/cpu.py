@@ -168,16 +168,16 @@ class CpuOps:
         if self._compute == "f32":
             return
         faster = [matrix for matrix in matrices if self._team.reads_strips and matrix.has_strips]
-        if not has_huge_pages() or sum(matrix.data.nbytes for matrix in matrices) > LARGEST_COPY:
+        weights = sum(matrix.data.nbytes for matrix in matrices)
+        if not has_huge_pages() or weights > LARGEST_COPY:
             matrices = faster
         if not matrices:
             return
-        weights = sum(matrix.data.nbytes for matrix in matrices)
         split = head if head is not None and self._wants_planes(head, weights) else None
+        sizes = [matrix.split_nbytes if matrix is split else matrix.data.nbytes for matrix in matrices]
         starts, size = [], 0
-        for matrix in matrices:
+        for nbytes in sizes:
             starts.append(size)
-            nbytes = matrix.split_nbytes if matrix is split else matrix.data.nbytes
             size += -(-nbytes // _CACHE_LINE) * _CACHE_LINE
         limit = machine_memory() // 2
         if size > limit:
@@ -188,10 +188,10 @@ class CpuOps:
         except OSError as error:
             logger.info("no memory for weights: %s", error)
             return
-        for start, matrix in zip(starts, matrices, strict=True):
+        for start, nbytes, matrix in zip(starts, sizes, matrices, strict=True):
             move = matrix.split if matrix is split else matrix.repack
             data = matrix.data
-            place = room[start : start + (matrix.split_nbytes if matrix is split else data.nbytes)]
+            place = room[start : start + nbytes]
             row_bytes = data.nbytes // matrix.rows
             at_once = max(1, REPACKED_AT_ONCE // (_kernels.STRIP * row_bytes)) * _kernels.STRIP
             for first in range(0, matrix.rows, at_once):

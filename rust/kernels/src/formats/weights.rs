@@ -6,7 +6,6 @@ use half::f16;
 
 use super::strips::{self, STRIP};
 use super::{BLOCK, Block, Format, ShapeError, fp8, planes};
-use crate::isa::Isa;
 
 /// The largest storage block that strips have.
 const MOST_BYTES: usize = Format::Q6_K.block_bytes();
@@ -126,19 +125,6 @@ impl<'a> Weights<'a> {
     #[cfg(target_arch = "x86_64")]
     pub(crate) fn is_scattered(&self) -> bool {
         self.scattered
-    }
-
-    /// The strip that begins at a row, put together in `memory` if it is in planes, and which row its first one is; else all
-    /// rows, and 0.
-    pub(crate) fn joined<'m>(&'m self, isa: Isa, row: usize, memory: &'m mut Vec<u8>) -> (Weights<'m>, usize) {
-        if !self.has_planes() || row >= self.packed {
-            return (*self, 0);
-        }
-        memory.resize(STRIP * self.row_bytes, 0);
-        let [upper, lower] = self.planes_from(row / STRIP);
-        planes::join(isa, upper, lower, memory);
-        let strip = Weights::with_strips(memory, &[], self.format, STRIP, self.cols);
-        (strip.expect("as many bytes as sixteen rows have").scattered(), row)
     }
 
     /// Asks for the bytes of rows in strips; changes no result.

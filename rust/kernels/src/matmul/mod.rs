@@ -184,10 +184,8 @@ pub struct Scratch {
     scalar: scalar::Scratch,
     #[cfg(target_arch = "x86_64")]
     x86: x86::Scratch,
-    /// Rows that were in strips.
-    rows: Vec<u8>,
-    /// Strips that were in planes.
-    strips: Vec<u8>,
+    /// Rows that were in strips, or strips that were in planes.
+    unpacked: Vec<u8>,
 }
 
 /// Strips that are turned into rows at a time, for products that read rows, or put together from planes.
@@ -219,11 +217,7 @@ pub fn multiply(
     assert!(precision == wanted || finer, "these activations have other integer codes");
     assert!(isa == Isa::Amx || !x.is_tiled(), "these activations are for a matrix unit");
     let middle = weights.packed_rows().clamp(rows.start, rows.end);
-    // Products of few tokens put planes together themselves.
-    let is_few = isa.reads_strips() && precision.is_some() && x.has_quads() && x.tokens() <= activations::FEW;
-    if rows.start < middle && weights.has_planes() && !is_few {
-        multiply_planes(isa, weights, rows.start..middle, x, precision, &mut out, scratch);
-    } else if rows.start < middle {
+    if rows.start < middle {
         multiply_strips(isa, weights, rows.start..middle, x, precision, &mut out, scratch);
     }
     if middle < rows.end {
@@ -241,56 +235,42 @@ fn multiply_strips(
     out: &mut OutView<'_>,
     scratch: &mut Scratch,
 ) {
+    let in_planes = weights.has_planes();
     #[cfg(target_arch = "x86_64")]
     if isa.reads_strips()
         && let Some(precision) = precision
+        // Products of few tokens put planes together themselves.
+        && (!in_planes || x.has_quads() && x.tokens() <= activations::FEW)
     {
         x86::multiply_strips(isa, weights, rows, x, precision, out, &mut scratch.x86);
         return;
     }
     let (format, cols) = (weights.format(), weights.cols());
-    let mut unpacked = std::mem::take(&mut scratch.rows);
+    let strip = STRIP * cols / format.block() * format.block_bytes();
+    let mut unpacked = std::mem::take(&mut scratch.unpacked);
     for first in (rows.start / STRIP..rows.end.div_ceil(STRIP)).step_by(UNPACKED) {
         let strips = first..rows.end.div_ceil(STRIP).min(first + UNPACKED);
-        let bytes = strips.len() * weights.strip(first).len();
-        room(&mut unpacked, bytes, || 0);
-        for (strip, rows) in strips.clone().zip(unpacked.chunks_exact_mut(weights.strip(first).len())) {
-            unpack(format, weights.strip(strip), rows);
+        let bytes = &mut room(&mut unpacked, strips.len() * strip, || 0)[..strips.len() * strip];
+        for (index, to) in strips.clone().zip(bytes.chunks_exact_mut(strip)) {
+            if in_planes {
+                let [upper, lower] = weights.planes_from(index);
+                planes::join(isa, upper, lower, to);
+            } else {
+                unpack(format, weights.strip(index), to);
+            }
         }
-        let plain = Weights::new(&unpacked[..bytes], format, strips.len() * STRIP, cols).expect("as many whole rows");
-        let start = first * STRIP;
+        let (count, start) = (strips.len() * STRIP, first * STRIP);
         let rows = rows.start.max(start) - start..rows.end.min(strips.end * STRIP) - start;
-        multiply_rows(isa, &plain, rows, x, precision, &mut out.starting_at(start), scratch);
-    }
-    scratch.rows = unpacked;
-}
-
-/// Products of rows in strips of two planes, which are put together.
-fn multiply_planes(
-    isa: Isa,
-    weights: &Weights<'_>,
-    rows: Range<usize>,
-    x: &Activations,
-    precision: Option<Precision>,
-    out: &mut OutView<'_>,
-    scratch: &mut Scratch,
-) {
-    let strip = STRIP * weights.cols() / BLOCK * planes::WHOLE.block_bytes();
-    let mut joined = std::mem::take(&mut scratch.strips);
-    for first in (rows.start / STRIP..rows.end.div_ceil(STRIP)).step_by(UNPACKED) {
-        let strips = first..rows.end.div_ceil(STRIP).min(first + UNPACKED);
-        room(&mut joined, strips.len() * strip, || 0);
-        for (index, to) in strips.clone().zip(joined.chunks_exact_mut(strip)) {
-            let [upper, lower] = weights.planes_from(index);
-            planes::join(isa, upper, lower, to);
+        let out = &mut out.starting_at(start);
+        if in_planes {
+            let whole = Weights::with_strips(bytes, &[], format, count, cols).expect("as many whole strips");
+            multiply_strips(isa, &whole, rows, x, precision, out, scratch);
+        } else {
+            let plain = Weights::new(bytes, format, count, cols).expect("as many whole rows");
+            multiply_rows(isa, &plain, rows, x, precision, out, scratch);
         }
-        let (bytes, start) = (&joined[..strips.len() * strip], first * STRIP);
-        let whole = Weights::with_strips(bytes, &[], planes::WHOLE, strips.len() * STRIP, weights.cols());
-        let rows = rows.start.max(start) - start..rows.end.min(strips.end * STRIP) - start;
-        let whole = whole.expect("as many whole strips");
-        multiply_strips(isa, &whole, rows, x, precision, &mut out.starting_at(start), scratch);
     }
-    scratch.strips = joined;
+    scratch.unpacked = unpacked;
 }
 
 /// Products of rows as they are stored.

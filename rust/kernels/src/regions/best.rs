@@ -68,8 +68,7 @@ pub fn best_of_head(
     machine.with(|team, workspace| {
         let members = &workspace.members;
         team.run(|worker| {
-            let Member { own, coarse: coarse_acts, singles, joined, scratch, row, .. } =
-                &mut *lock(&members[worker.index]);
+            let Member { own, coarse: coarse_acts, singles, scratch, row, .. } = &mut *lock(&members[worker.index]);
             let values = inputs.rows(isa, 0, tokens, row);
             let probes: Vec<Vec<f32>> = values.chunks_exact(cols).map(|row| probe(row, step)).collect();
             let scaled: Vec<f32> = values.iter().map(|x| factor * x).collect();
@@ -80,7 +79,8 @@ pub fn best_of_head(
                 unsafe { acts.write_tile(0, values) };
             }
             let mut bests: Vec<Largest> = probes.iter().map(|_| Largest::new(best.count)).collect();
-            singles.resize_with(tokens, Activations::default);
+            // One token alone is `own`.
+            singles.resize_with(if tokens > 1 { tokens } else { 0 }, Activations::default);
             for (acts, values) in singles.iter_mut().zip(values.chunks_exact(cols)) {
                 acts.reset(1, cols, needs[0]);
                 // SAFETY: nobody else knows these.
@@ -130,14 +130,11 @@ pub fn best_of_head(
                         matmul::multiply(isa, &scattered, rows, own, mode, to, scratch);
                         continue;
                     }
-                    let (strip, first) = scattered.joined(isa, rows.start, joined);
                     for token in (0..tokens).filter(|token| wanted >> token & 1 == 1) {
                         own_products += rows.len();
-                        let place = token * width + first;
                         // SAFETY: see above.
-                        let to = unsafe { OutView::from_raw(out.as_mut_ptr(), out.len(), width, place) };
-                        let rows = rows.start - first..rows.end - first;
-                        matmul::multiply(isa, &strip, rows, &singles[token], mode, to, scratch);
+                        let to = unsafe { OutView::from_raw(out.as_mut_ptr(), out.len(), width, token * width) };
+                        matmul::multiply(isa, &scattered, rows.clone(), &singles[token], mode, to, scratch);
                     }
                 }
             });

@@ -30,8 +30,6 @@ pub(super) struct Member {
     pub(super) coarse: Activations,
     /// Each row of `own` alone.
     pub(super) singles: Vec<Activations>,
-    /// A strip that was in planes.
-    pub(super) joined: Vec<u8>,
     pub(super) scratch: matmul::Scratch,
     pub(super) row: Vec<f32>,
     /// Products of a helping of rows, and what is made of them.

@@ -53,19 +53,27 @@ const LOWER_WORDS: usize = 3;
 /// A word of each row of a strip.
 type Line = [[u8; 4]; STRIP];
 
-/// Where a line of a block of the first group is in the lower plane of a strip, in bytes.
-#[cfg(target_arch = "x86_64")]
-#[inline]
-pub(crate) const fn lower_place(block: usize, line: usize) -> usize {
-    (1 + LOWER_WORDS * block + line) * size_of::<Line>()
+/// The first line of a block of a group in the lower plane.
+#[allow(clippy::inline_always, reason = "compiled for the instruction set of its caller")]
+#[inline(always)]
+const fn line_of(block: usize) -> usize {
+    1 + LOWER_WORDS * block
 }
 
 /// Where a block is in the lower plane of a strip, in lines: its word's line, and its first one.
-#[allow(clippy::inline_always, reason = "compiled for the instruction set of its caller")]
+#[allow(clippy::inline_always, reason = "as above")]
 #[inline(always)]
 const fn lower_lines(block: usize) -> (usize, usize) {
-    let group = block / GROUP * (1 + LOWER_WORDS * GROUP);
-    (group, group + 1 + LOWER_WORDS * (block % GROUP))
+    let group = block / GROUP * line_of(GROUP);
+    (group, group + line_of(block % GROUP))
+}
+
+/// Where a line of a block of a group is in the lower plane, in bytes from the group on.
+#[cfg(target_arch = "x86_64")]
+#[allow(clippy::inline_always, reason = "as above")]
+#[inline(always)]
+pub(crate) const fn lower_place(block: usize, line: usize) -> usize {
+    (line_of(block) + line) * size_of::<Line>()
 }
 
 #[cfg(test)]

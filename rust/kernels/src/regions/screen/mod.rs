@@ -2,7 +2,8 @@
 //!
 //! A copy in [`FORMAT`], or the upper one of two [`planes`], is read instead of the head itself, with activations of 8 bits,
 //! and gives a logit to within an error of which only the size is known. Errors of a row's weights are those of rounding, as
-//! good as independent of each other and of the activations, and so are those of the activations: the sum of their products has a variance of
+//! good as independent of each other and of the activations, and so are those of the activations: the sum of their products
+//! has a variance of
 //! ```text
 //! sum over parts of 128 columns: mean square error of the part's worst block * sum of squared activations
 //!     + sum of squared weights * mean square error of an activation
@@ -30,7 +31,7 @@ use round::{Round, above};
 
 /// The format of the copy: of the 8 bits of a `Q8_0` it leaves out three. In the real 270m a tenth of the strips have a row that
 /// may be among the 64 best as far as one can tell; with a bit less, two fifths.
-const FORMAT: Format = Format::Q5_0;
+const FORMAT: Format = planes::UPPER;
 
 /// How products with the copy treat activations: their errors are far below those of its weights.
 pub(super) const COARSE: Mode = Mode::Blocks(Precision::Int8);
@@ -95,7 +96,6 @@ impl Patience {
 /// Rows in [`FORMAT`], in memory of their own.
 struct Copy {
     memory: Vec<u8>,
-    row_bytes: usize,
     /// How many of the rows lie in strips when all are there.
     packed: usize,
 }
@@ -120,7 +120,7 @@ impl Screen {
         unsafe { advise_huge(memory.as_mut_ptr(), size) };
         memory.resize(size, 0);
         let packed = if wants_strips(machine, FORMAT) { rows / STRIP * STRIP } else { 0 };
-        Ok(Self { copy: Some(Copy { memory, row_bytes, packed }), ..Self::of_planes(rows, cols)? })
+        Ok(Self { copy: Some(Copy { memory, packed }), ..Self::of_planes(rows, cols)? })
     }
 
     /// A screen of a matrix [rows, cols] whose rows will be in [`planes`].
@@ -151,8 +151,7 @@ impl Screen {
     /// Bytes that a product reads.
     #[must_use]
     pub fn nbytes(&self) -> usize {
-        let row_bytes = self.copy.as_ref().map_or(self.cols / BLOCK * FORMAT.block_bytes(), |copy| copy.row_bytes);
-        self.rows * row_bytes + self.bounds.len() * size_of::<f16>()
+        self.rows * self.row_bytes() + self.bounds.len() * size_of::<f16>()
     }
 
     /// Copies the rows from [`done`](Self::done) to `stop` of `source`. stop: a multiple of 16, or all rows.
@@ -161,9 +160,9 @@ impl Screen {
     /// When shapes do not fit, or a weight is not finite; the screen is of no use then.
     pub fn extend(&mut self, machine: &Machine, source: Weights<'_>, stop: usize) -> Result<(), ShapeError> {
         self.check(source, stop)?;
-        let (cols, parts, first) = (self.cols, parts(self.cols), self.done / STRIP);
+        let (cols, parts, first, row_bytes) = (self.cols, parts(self.cols), self.done / STRIP, self.row_bytes());
         let Some(copy) = &mut self.copy else { return Err(ShapeError("a screen of planes has no copy".into())) };
-        let (row_bytes, packed, start) = (copy.row_bytes, copy.packed, copy.start());
+        let (packed, start) = (copy.packed, copy.start());
         let memory = Disjoint::new(&mut copy.memory[start..]);
         let bounds = Disjoint::new(&mut self.bounds);
         let failure = Mutex::new(None);
@@ -240,6 +239,11 @@ impl Screen {
         self.finish(failure, stop)
     }
 
+    /// Of a copy, and of the upper plane.
+    fn row_bytes(&self) -> usize {
+        self.cols / BLOCK * FORMAT.block_bytes()
+    }
+
     fn check(&self, source: Weights<'_>, stop: usize) -> Result<(), ShapeError> {
         check(source.rows() == self.rows && source.cols() == self.cols, || {
             format!("a screen [{}, {}] of a matrix [{}, {}]", self.rows, self.cols, source.rows(), source.cols())
@@ -266,8 +270,8 @@ impl Screen {
             let upper = head.upper().ok_or_else(|| ShapeError("a head that is not in planes".into()))?;
             return Ok((upper, planes::UPPER_IS_PART));
         };
-        let memory = &copy.memory[copy.start()..][..self.rows * copy.row_bytes];
-        let (strips, rest) = memory.split_at(copy.packed * copy.row_bytes);
+        let memory = &copy.memory[copy.start()..][..self.rows * self.row_bytes()];
+        let (strips, rest) = memory.split_at(copy.packed * self.row_bytes());
         let coarse = Weights::with_strips(strips, rest, FORMAT, self.rows, self.cols);
         Ok((coarse.expect("as many bytes as were asked for"), 1.0))
     }
